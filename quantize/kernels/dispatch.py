@@ -33,7 +33,13 @@ _MODULES = {
     "Q6_K": "quantize.kernels.symmetric",
     "IQ4_NL": "quantize.kernels.nonlinear",
     "IQ4_XS": "quantize.kernels.nonlinear",
+    "IQ3_XXS": "quantize.kernels.three_bits",
+    "IQ3_S": "quantize.kernels.three_bits",
+    "IQ2_XXS": "quantize.kernels.two_bits",
+    "IQ2_XS": "quantize.kernels.two_bits",
+    "IQ2_S": "quantize.kernels.two_bits",
 }
+_ONLY_WITH_IMATRIX = {"IQ2_XXS", "IQ2_XS"}  # ggml's own quantizer would end the process without one
 FASTER = frozenset(_MODULES)  # the types that a kernel may serve
 _lock = threading.Lock()
 
@@ -53,6 +59,8 @@ def quantizer(type_name: str, with_imatrix: bool = False) -> Quantizer | None:
 @cache
 def _quantizer(type_name: str, with_imatrix: bool) -> Quantizer | None:
     if type_name not in _MODULES or find_spec("numba") is None:
+        return None
+    if type_name in _ONLY_WITH_IMATRIX and not with_imatrix:
         return None
     try:
         folder = kernels_cache.folder()

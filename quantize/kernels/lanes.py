@@ -166,6 +166,16 @@ def pattern(typing: Any, mask: Any) -> Any:
     return types.int64(mask), build
 
 
+@intrinsic
+def lowest_bit(typing: Any, number: Any) -> Any:
+    """Return which bit is the lowest that is set in an int64 other than 0."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), build
+
+
 def _conversion(item: str, convert: Callable[[Any, Any, Any], Any], doc: str) -> Any:
     def conversion(typing: Any, lanes: Any) -> Any:
         result = lanes.of(item)
@@ -224,6 +234,7 @@ def _loader(width: int, doc: str) -> Any:
 
 load = _loader(LANES, "LANES neighbors of a float32, int32 or uint8 array from index `offset` on.")
 load16 = _loader(16, "Sixteen neighbors of a float32, int32 or uint8 array from index `offset` on.")
+load8 = _loader(8, "Eight neighbors of a float32, int32 or uint8 array from index `offset` on.")
 
 
 @intrinsic

@@ -19,7 +19,7 @@ from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.parallel import in_parallel, n_cores
 from quantize.source import TensorSource
-from quantize.tailor.row_errors import FEW, RowErrors
+from quantize.tailor.row_errors import RowErrors
 from quantize.tailor.statistics import Statistics
 from quantize.writer import Supply
 
@@ -151,7 +151,6 @@ class _TableFile:
             "identity": identity,
             "types": [type_.name for type_ in types],
             "rows": [STEP, ENOUGH, ENOUGH_OF_EACH],
-            "few": FEW,
         }
         self._head = json.dumps(head).encode() + b"\n"
 

@@ -1,8 +1,4 @@
-"""Measure what quantization types do to rows of weights: quantize them with the real kernels, and weigh the squared errors by column.
-
-A type without a compiled quantizer takes ten times as long as the others. It is measured on some of the rows only; elsewhere its errors are those of the compiled
-type that is nearest in size, times the ratio of the two on the rows that both were measured on.
-"""
+"""Measure what quantization types do to rows of weights: quantize them with the real kernels, and weigh the squared errors by column."""
 
 from collections.abc import Collection, Sequence
 
@@ -11,11 +7,10 @@ from numpy.typing import NDArray
 
 from quantize import ggml
 from quantize.encoder import quantizer
-from quantize.ggml_types import BLOCK, GGMLQuantizationType, bits
-from quantize.kernels.dispatch import FASTER, Quantizer
+from quantize.ggml_types import BLOCK, GGMLQuantizationType
+from quantize.kernels.dispatch import Quantizer
 
 Floats = NDArray[np.float32]
-FEW = 64  # rows of a matrix that tell the ratio of two types; the loss of a matrix is then 3 % off, at worst 16 % (SmolLM2)
 
 
 class RowErrors:
@@ -38,27 +33,11 @@ class RowErrors:
         They are infinite where a type does not fit the rows, or needs the `importance` of columns that is not known.
         """
         n_columns = rows.shape[1]
-        fitting = [
-            one
-            for one in self._types
-            if n_columns % BLOCK[one][0] == 0 and (importance is not None or not ggml.requires_imatrix(one))
-        ]
-        found = {one: self._measured(one, rows, weights, importance) for one in fitting if one.name in FASTER}
-        fast, step = [one for one in found if found[one].all()], max(1, len(rows) // FEW)
-        for one in fitting:
-            if one in found:
-                continue
-            near = min(fast, key=lambda other: abs(bits(other) - bits(one)), default=None)
-            if near is None:
-                found[one] = self._measured(one, rows, weights, importance)
-                continue
-            few = self._measured(one, rows[::step], weights, importance)
-            ratio = few.sum(dtype=np.float64) / found[near][::step].sum(dtype=np.float64)
-            found[one] = (found[near] * ratio).astype(np.float32)
         out = np.full((len(self._types), len(rows)), np.inf, np.float32)
         for i, one in enumerate(self._types):
-            if one in found:
-                out[i] = found[one]
+            fits = n_columns % BLOCK[one][0] == 0
+            if fits and (importance is not None or not ggml.requires_imatrix(one)):
+                out[i] = self._measured(one, rows, weights, importance)
         return out
 
     def _measured(
@@ -71,4 +50,4 @@ class RowErrors:
         return np.asarray(difference @ weights)
 
 
-__all__ = ["FEW", "RowErrors"]
+__all__ = ["RowErrors"]

@@ -109,7 +109,11 @@ def test_writes_the_bytes_of_llama_quantize(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "file_type", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "Q4_K_M with imatrix"]
+    "file_type",
+    [
+        *("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "IQ3_S", "IQ3_M"),
+        *(f"{name} with imatrix" for name in ("Q4_K_M", "IQ3_XXS", "IQ2_M", "IQ2_XS", "IQ2_XXS")),
+    ],
 )
 def test_compiled_quantizers_write_the_same(
     sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_type: str

@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_other_types_are_the_librarys() -> None:
-    assert quantizer("IQ3_S") is None
+    assert quantizer("IQ1_S", True) is None
     assert quantizer("F16") is None
 
 
