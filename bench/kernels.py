@@ -23,7 +23,7 @@ from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.kernels.dispatch import Quantizer, quantizer
 
-TYPES = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,IQ4_NL"
+TYPES = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,IQ4_NL,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS"
 SLAB = 64  # rows that a thread takes at a time
 SECONDS = 0.2  # of a piece
 Quantize = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
@@ -75,13 +75,15 @@ def main() -> None:
     rows = (random.standard_normal((512, 4096)) * 0.02).astype(np.float32)
     importance = random.random(4096).astype(np.float32)
     results = []
-    print(f"{'type':<14}{'threads':>8}{'ggml M/s':>10}{'mixcli M/s':>12}{'faster':>8}")
+    print(f"{'type':<16}{'threads':>8}{'ggml M/s':>10}{'mixcli M/s':>12}{'faster':>8}")
     for name in args.types.split(","):
         type_ = GGMLQuantizationType[name]
         for imatrix in (None, importance):
             fast = quantizer(name, imatrix is not None)
             if fast is None:
-                print(f"{name:<14}{'the library serves':>30}")
+                print(
+                    f"{name:<14}{'the library serves' if imatrix is not None else 'no quantizer without imatrix':>30}"
+                )
                 continue
             ours, theirs = using(fast, imatrix), using(partial(ggml.quantize_chunk, type_), imatrix)
             assert np.array_equal(ours(rows[:8]), theirs(rows[:8]))
@@ -91,7 +93,7 @@ def main() -> None:
                     partial(rate, theirs, rows[: SLAB * 4], threads), partial(rate, ours, rows, threads)
                 )
                 print(
-                    f"{label:<14}{threads:>8}{row['ggml']:>10.1f}{row['mixcli']:>12.1f}{row['ratio']:>7.1f}x"
+                    f"{label:<16}{threads:>8}{row['ggml']:>10.1f}{row['mixcli']:>12.1f}{row['ratio']:>7.1f}x"
                     f"  {row['low']:.1f} to {row['high']:.1f}",
                     flush=True,
                 )

@@ -20,6 +20,7 @@ from bench.batch_page import batch_rows, batch_section
 from bench.engine.page import engine_rows, engine_section
 from bench.estimate import Estimate, Finding, Sign
 from bench.gpu.table import promises, table
+from bench.limits_page import limits_section
 from bench.page import Machines, Row, summary
 from bench.quantize_page import kernels_section, quantize_rows, quantize_section
 from bench.serve_page import serve_rows, serve_section
@@ -119,6 +120,7 @@ SECTIONS: dict[str, Section] = {
     "serve.json": Section(serve_rows, serve_section),
     "batch.json": Section(batch_rows, batch_section),
     "quantize.json": Section(quantize_rows, quantize_section),
+    "limits.json": Section(_no_rows, limits_section),
     "kernels.json": Section(_no_rows, kernels_section),
     "tailor.json": Section(tailor_rows, tailor_section),
     "gpu.json": Section(_gpu_rows, _gpu_lines),
