@@ -96,7 +96,7 @@ def make_signs_even(block: Block) -> None:
         if (odd ^ odd >> 1) & 1:
             x, at = load8(block.x, g * GROUP), g * GROUP
             cost = load8(block.weights, at) * x * x
-            i = lowest_bit(pattern(cost == lowest(cost)))
+            i = lowest_bit(pattern(cost == lowest(cost))) & 7  # none is lowest where weights overflow
             block.x[at + i] = -block.x[at + i]
             signs ^= 1 << i
         block.signs[g] = signs & 127

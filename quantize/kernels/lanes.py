@@ -168,10 +168,10 @@ def pattern(typing: Any, mask: Any) -> Any:
 
 @intrinsic
 def lowest_bit(typing: Any, number: Any) -> Any:
-    """Return which bit is the lowest that is set in an int64 other than 0."""
+    """Return which bit is the lowest that is set in an int64; 64 for 0."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.int64), build
 
