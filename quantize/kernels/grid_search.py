@@ -157,7 +157,7 @@ def _odd_mask(top: int) -> int:
 
 
 @inlined
-def _best_scale(b: SubBlock, n_scales: int, scale: float) -> tuple[float, int]:
+def _best_scale(b: SubBlock, n_scales: int, scale: Any) -> tuple[Any, int]:
     """Return the scale of the best try, improved by least squares, and which one that was; `scale` and -1 where none is any good."""
     best, winner = np.float32(0), -1
     for s in range(n_scales):
@@ -170,7 +170,7 @@ def _best_scale(b: SubBlock, n_scales: int, scale: float) -> tuple[float, int]:
 
 
 @inlined
-def _round_again(b: SubBlock, grid: Any, n: int, size: int, top: int, scale: float, every: bool) -> float:
+def _round_again(b: SubBlock, grid: Any, n: int, size: int, top: int, scale: float, every: bool) -> Any:
     """Choose points by the scale that was found, for all groups or those that are not on the grid; returns the scale that fits them."""
     inverse = np.float32(1) / scale
     for i in range(0, n, 16):
@@ -191,7 +191,7 @@ def _round_again(b: SubBlock, grid: Any, n: int, size: int, top: int, scale: flo
 
 
 @inlined
-def _nearest_point(b: SubBlock, grid: Any, code: int, at: int, size: int, top: int, scale: float) -> int:
+def _nearest_point(b: SubBlock, grid: Any, code: int, at: int, size: int, top: int, scale: float) -> Any:
     """Return the point for a group of this code that has the least error at one scale; here lanes are points."""
     first, end = grid.starts[code], grid.starts[code + 1]
     found = grid.points[first]
@@ -215,7 +215,7 @@ def _nearest_point(b: SubBlock, grid: Any, code: int, at: int, size: int, top: i
 @inlined
 def search(
     b: SubBlock, grid: Any, n: int, size: int, top: int, n_scales: int, start: float, rule: int
-) -> float:
+) -> Any:
     """Return the scale of the sub-block, and leave its points in `chosen`; below 0 where all signs are to be turned.
 
     The scales to try are in `scales`; `start` is what remains where none is any good. `rule` 0: only groups off the grid are chosen again by the
@@ -244,7 +244,7 @@ def _ones(size: int, top: int) -> int:
 
 
 @inlined
-def number(grid: Any, point: int, size: int, top: int) -> int:
+def number(grid: Any, point: int, size: int, top: int) -> Any:
     """Return the number under which a point of the grid is stored."""
     code = 0
     for k in range(size):
