@@ -1,6 +1,5 @@
 """Options of commands that send prompts: output format, endpoint, template variables."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -11,6 +10,7 @@ import click
 from mixcli.commands.options import NAME_OR_PATH, with_options
 from mixcli.errors import UsageError
 from mixcli.system.console import console
+from mixcli.system.offline import offline_variable
 
 if TYPE_CHECKING:
     from mixcli.batch.batch import Backend
@@ -164,8 +164,8 @@ class ServerOption(NamedTuple):
         from mixcli.client.endpoint import EndpointClient
 
         is_here = EndpointClient(self.url, None).is_here
-        if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-            raise UsageError(f"--endpoint {self.url} needs the network, but HF_HUB_OFFLINE is set; unset it")
+        if not is_here and (variable := offline_variable()):
+            raise UsageError(f"--endpoint {self.url} needs the network, but {variable} is set; unset it")
         if is_here:
             console.note(f"the text is sent to {self.url}")
         else:

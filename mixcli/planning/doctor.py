@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import sys
@@ -27,6 +26,7 @@ from mixcli.system.hardware import (
     unused_cards,
 )
 from mixcli.system.nvidia import driver_cards
+from mixcli.system.offline import offline_variable
 from profiles.rates import ATTENTION, TypeRates
 from quantize import bindings
 
@@ -193,10 +193,10 @@ def _store() -> Finding:
 
 
 def _network() -> Finding:
-    offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "YES", "ON")
+    variable = offline_variable()
     words = (
-        "offline: HF_HUB_OFFLINE is set"
-        if offline
+        f"offline: {variable} is set"
+        if variable
         else "used by `mixcli pull`, and by `mixcli plan` for org/repo"
     )
     return Finding("network", "ok", words)

@@ -25,6 +25,7 @@ from mixcli.pull.hub_environment import MAX_TOKEN_FILE, check_token
 from mixcli.pull.hub_errors import Failure, Place
 from mixcli.pull.hub_http import HubClient, Mismatch, Untrusted, is_address, joined, whole
 from mixcli.pull.retry import RetryPolicy
+from mixcli.system.offline import is_offline
 
 MAX_FILES = 20_000
 MAX_HOPS = 5
@@ -330,7 +331,7 @@ def _token() -> str:
 
 
 def _check_request(request: httpx2.Request) -> None:
-    if constants.is_offline_mode():
+    if constants.is_offline_mode() or is_offline():
         raise OfflineModeIsEnabled("offline")
     _check_scheme(request)
     if not is_hub(str(request.url)):

@@ -128,7 +128,7 @@ _ON_THE_WAY: tuple[tuple[Callable[[Exception, str], bool], str], ...] = (
 )  # fmt: skip
 # (raised exception, its HTTP status or 0 for any, our exception, the message); the first matching row counts
 _MEANINGS: tuple[tuple[type[Exception], int, type[MixcliError], str], ...] = (
-    (OfflineModeIsEnabled, 0, NotReachable, "{repo} is not complete on this machine, and --offline (or HF_HUB_OFFLINE) is set"),
+    (OfflineModeIsEnabled, 0, NotReachable, "{repo} is not complete on this machine, and --offline (or HF_HUB_OFFLINE, MIXCLI_OFFLINE) is set"),
     (GatedRepoError, 0, NotReachable, "{repo} is gated: accept its terms at {page}, log in with `hf auth login`, and pull again"),
     (DisabledRepoError, 0, NotReachable, "{repo} was disabled by the Hub; choose another repository"),
     (RepositoryNotFoundError, 0, NotReachable, "repository {repo} not found, or it is private; check the name, or log in with `hf auth login`"),

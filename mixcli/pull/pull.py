@@ -20,6 +20,7 @@ from mixcli.store.reference import Reference, check_text, is_path, is_there
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import format_bytes
+from mixcli.system.offline import is_offline
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _here(reference: Reference, wanted: PullRequest) -> StoredModel | None:
         assert about is not None
         if about.name == name and kind in {None, about.type} and reference.revision in {None, about.revision}:
             return model
-    if os.environ.get("HF_HUB_OFFLINE") == "1" and reference.revision is None:
+    if is_offline() and reference.revision is None:
         return next(
             (model for model in store.everything() if model.label == f"{reference.name}:{kind}"), None
         )
@@ -188,7 +189,7 @@ def _here(reference: Reference, wanted: PullRequest) -> StoredModel | None:
 def _from_hub(
     reference: Reference, known: CatalogEntry | None, wanted: PullRequest, target: Target, report: Report
 ) -> PullJob:
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
+    if is_offline():
         raise _offline(reference, wanted)
     _check_writable()
     from mixcli.pull import hub_client

@@ -8,7 +8,7 @@ VARIABLES = {
     "MIXCLI_HOME": "Folder for models, conversations, settings and caches.",
     "MIXCLI_MODEL": "Model to use if the command line has none.",
     "MIXCLI_PROFILE": "Hardware profile; same as --profile.",
-    "MIXCLI_OFFLINE": "1: same as --offline in pull, run, chat and batch.",
+    "MIXCLI_OFFLINE": "1: no command contacts the Hub, or a server of --endpoint.",
     "MIXCLI_API_KEY": "API key that clients of `mixcli serve` must send.",
     "MIXCLI_KV_DISK": "Disk space for computed prompts; 0 is off. Default: 4GiB.",
     "MIXCLI_MEASURE": "off: do not measure the CPU; use typical rates.",
