@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli.client.openai import HostClient
-from mixcli.client.poller import Poller, PollReply
+from mixcli.client.poller import PENDING, UNRESPONSIVE, PollReply, Watch
 from mixcli.errors import MixcliError
 from mixcli.host.protocol.host_record import HostRecord, process_at, records
 from mixcli.system import paths
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.4  # seconds for a host to reply
 MARGIN = 0.4  # seconds of it that are left to find out whose a silent socket is
-UNRESPONSIVE, STOPPING = "unresponsive", "stopping"
-PENDING = "pending"  # of a host that has not replied yet, and is not late
+STOPPING = "stopping"
 
 NOT_LISTENING = (FileNotFoundError, ConnectionError)  # of a socket without a process
 
 
-class HostWatch:
+class HostWatch(Watch["HostHealth"]):
     """Requests the state of all hosts at once, each in a thread of its own; sockets that nothing listens on are removed.
 
     One that does not reply for `patience` seconds has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the
@@ -33,8 +32,7 @@ class HostWatch:
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
-        self._poller: Poller[HostHealth | None] = Poller()
+        super().__init__(patience)
         self._known: dict[int, HostRecord] = {}
 
     def send(self) -> None:
@@ -55,21 +53,16 @@ class HostWatch:
         replied = {state.pid for state in found}
         for pid, record in known.items():
             if pid not in replied and record.is_alive:
-                found.append(_silent(pid, record, self._status(replies.get(record.socket))))
+                last = replies.get(record.socket)
+                found.append(_silent(pid, record, STOPPING if last is None else self._status(last)))
         return [_named(state, known.get(state.pid)) if state.model is None else state for state in found]
 
     def _newest(self, reply: "PollReply[HostHealth | None]") -> "HostHealth | None":
         """Return the last reply of a host, or of one that is silent what does not change."""
         state = reply.value
-        if state is None or reply.overdue < self._patience:
+        if state is None or not self._is_late(reply):
             return state
         return replace(_silent(state.pid, None, UNRESPONSIVE), model=state.model, path=state.path)
-
-    def _status(self, reply: "PollReply[HostHealth | None] | None") -> str:
-        """Return the status of a process whose reply is not known."""
-        if reply is None:
-            return STOPPING
-        return PENDING if 0 < reply.overdue < self._patience else UNRESPONSIVE
 
 
 def _state(path: Path, seconds: float) -> "HostHealth | None":

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
+UNRESPONSIVE = "unresponsive"
+PENDING = "pending"  # of one that has not replied yet, and is not late
 
 
 class PollReply(NamedTuple, Generic[T]):
@@ -51,6 +53,22 @@ class Poller(Generic[T]):
         return {key: PollReply(self._replies.get(key), overdue.get(key, 0.0)) for key in sorted(keys)}
 
 
+class Watch(Generic[T]):
+    """Polls others again and again; one that does not reply for `patience` seconds is UNRESPONSIVE."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._poller: Poller[T | None] = Poller()
+
+    def _is_late(self, reply: PollReply[T | None]) -> bool:
+        """Return whether a request has been pending for so long that the last reply does not count any more."""
+        return reply.overdue >= self._patience
+
+    def _status(self, reply: PollReply[T | None]) -> str:
+        """Return the status of one without a reply that counts."""
+        return PENDING if reply.overdue and not self._is_late(reply) else UNRESPONSIVE
+
+
 class _Request(Generic[T]):
     """One request, sent in a thread that the end of the program does not wait for."""
 
@@ -76,4 +94,4 @@ class _Request(Generic[T]):
         self.done.set()
 
 
-__all__ = ["PollReply", "Poller"]
+__all__ = ["PENDING", "UNRESPONSIVE", "PollReply", "Poller", "Watch"]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mixcli.client.events import body_of
-from mixcli.client.host_watch import PENDING, UNRESPONSIVE
-from mixcli.client.poller import Poller, PollReply
+from mixcli.client.poller import PollReply, Watch
 from mixcli.client.unix_http import UnixResponse, send
 from mixcli.host.protocol.messages import object_of
 from mixcli.host.protocol.port_record import LOOK, LOOK_HEADER, PortRecord, port_records
@@ -29,12 +28,11 @@ class ServedPort:
         return {"url": self.url, "pid": self.pid, **self.state.to_json()}
 
 
-class PortWatch:
+class PortWatch(Watch[PortState]):
     """Requests the state of all ports of this user at once, each in a thread of its own; one that does not reply for `patience` seconds is UNRESPONSIVE."""
 
     def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._poller: Poller[PortState | None] = Poller()
+        super().__init__(patience)
         self._known: dict[str, PortRecord] = {}
 
     def send(self) -> None:
@@ -54,10 +52,8 @@ class PortWatch:
         ]
 
     def _newest(self, reply: PollReply[PortState | None]) -> PortState:
-        if reply.overdue >= self._patience:
-            return PortState(UNRESPONSIVE)
-        if reply.value is None:
-            return PortState(PENDING if reply.overdue else UNRESPONSIVE)
+        if reply.value is None or self._is_late(reply):
+            return PortState(self._status(reply))
         return reply.value
 
 

@@ -85,6 +85,20 @@ def started(name: HostName, *endpoints: str, patience: str = QUICK) -> Iterator[
     assert process.returncode == 0 or f"the worker at {endpoints[0]} has not responded for " in err
 
 
+@contextlib.contextmanager
+def loaded(name: HostName, endpoint: str) -> Iterator[HostClient]:
+    """Start a host whose model is loaded, and held."""
+    with started(name, endpoint, patience=SLOW) as client, contextlib.closing(client.attach(0)) as guest:
+        next(state for state in guest if state.status == "ready")
+        yield client
+
+
+def two_listeners(stack: contextlib.ExitStack) -> tuple[list[socket.socket], list[str]]:
+    """Return two sockets that listen, and their addresses."""
+    servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+    return servers, [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+
+
 def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
     placement = Placement(workers=(frozen,), repack=False).to_json()
     order = json.dumps({"path": "/dev/null", "placement": placement})
@@ -117,9 +131,7 @@ def test_an_answer_is_not_frozen_by_a_worker(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
 ) -> None:
     endpoint, process = worker
-    with started(name, endpoint, patience=SLOW) as client:
-        guest = client.attach(0)
-        next(state for state in guest if state.status == "ready")
+    with loaded(name, endpoint) as client:
         stream = client.chat(ChatBody(whole=LONG))
         next(delta for delta in stream if delta.text)
         os.kill(process.pid, signal.SIGSTOP)
@@ -135,9 +147,7 @@ def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
     """It is computed in another thread and another context than answers are."""
     endpoint, process = worker
     told = [ChatTurn("user", "Hi"), ChatTurn("assistant", "Hello, how are you?")]
-    with started(name, endpoint, patience=SLOW) as client:
-        guest = client.attach(0)
-        next(state for state in guest if state.status == "ready")
+    with loaded(name, endpoint) as client:
         assert client.experts(told).n_expert == 8
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(ModelDied):
@@ -193,8 +203,7 @@ def test_only_the_worker_that_was_asked_last_is_blamed_and_only_when_it_is_silen
     monkeypatch.setattr(worker_watch, "POLL_INTERVAL", 0.02)
     found: list[NotReachable] = []
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        places = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        servers, places = two_listeners(stack)
         watch = worker_watch.WorkerWatch(places, found.append)
         with watch.waiting(1.0):
             time.sleep(1.5)
@@ -223,8 +232,7 @@ def test_a_machine_whose_system_is_silent_is_blamed_before_one_that_computes() -
 @pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")
 def test_a_connection_is_asked_for_when_idle_and_its_end_is_seen() -> None:
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        names = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        servers, names = two_listeners(stack)
         places = places_of(names)
         assert ended(places) == names, "nothing is connected yet"
         clients = [stack.enter_context(socket.create_connection(one.getsockname())) for one in servers]
