@@ -3,6 +3,7 @@
 import click
 
 from mixcli.client.process import hosts
+from mixcli.client.worker_record import worker_records
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common, json_option
 from mixcli.monitor.snapshot import unloads
@@ -14,8 +15,8 @@ from mixcli.system.formatting import format_bytes
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """List loaded models."""
-    running = hosts()
+    """List loaded models, and the workers that this user runs here with their clients."""
+    running, workers = hosts(), [worker.to_json() for worker in worker_records()]
     rows = [
         (
             host.model or "?",
@@ -27,7 +28,22 @@ def command(as_json: bool) -> None:
         )
         for host in running
     ]
+    rows += [
+        (
+            f"worker at {worker['worker']}",
+            str(worker["pid"]),
+            "-",
+            "-",
+            f"in use by {worker['client']}" if worker["client"] else str(worker["status"]),
+            "-",
+        )
+        for worker in workers
+    ]
     columns = ("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNLOADS")
     console.result(
-        [host.to_json() for host in running], columns, rows, as_json=as_json, empty="no model is loaded"
+        [*(host.to_json() for host in running), *workers],
+        columns,
+        rows,
+        as_json=as_json,
+        empty="no model is loaded",
     )

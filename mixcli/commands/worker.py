@@ -26,6 +26,7 @@ def command(listen: str, threads: int | None) -> None:
     loopback, use it only on a network that you trust.
     """
     from mixcli.client.worker import serve_memory
+    from mixcli.client.worker_record import recorded
     from mixcli.system.hardware import physical_cores
     from mixcli.system.worker_address import listening_address, worker_address
 
@@ -37,4 +38,5 @@ def command(listen: str, threads: int | None) -> None:
             "and crash this process"
         )
     console.note(f"worker listening on {listen}; stop it with Ctrl-C")
-    serve_memory(listen, threads or physical_cores())
+    with recorded(listen, address):
+        serve_memory(listen, threads or physical_cores())

@@ -153,10 +153,16 @@ def on_abort(tell: Callable[[str], None]) -> None:
     lib.ggml_set_abort_callback(callback)
 
 
-def devices() -> list[DeviceFacts]:
-    """List the devices in llama.cpp's order, with the memory that is free now."""
+def devices(wanted: Callable[[str], bool] = lambda _: True) -> list[DeviceFacts]:
+    """List the devices in llama.cpp's order, with the memory that is free now.
+
+    Only those are asked whose buffer type is `wanted`: a question costs a worker a round trip, and a CUDA device some of its memory.
+    """
     lib, found = _base(), []
     for pointer in _device_pointers():
+        buffer_type = lib.ggml_backend_buft_name(lib.ggml_backend_dev_buffer_type(pointer)).decode()
+        if not wanted(buffer_type):
+            continue
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         lib.ggml_backend_dev_memory(pointer, ctypes.byref(free), ctypes.byref(total))
         found.append(
@@ -166,7 +172,7 @@ def devices() -> list[DeviceFacts]:
                 kind=DEVICE_KINDS[lib.ggml_backend_dev_type(pointer)],
                 bytes_free=free.value,
                 bytes_total=total.value,
-                buffer_type=lib.ggml_backend_buft_name(lib.ggml_backend_dev_buffer_type(pointer)).decode(),
+                buffer_type=buffer_type,
             )
         )
     return found

@@ -9,11 +9,12 @@ import statistics
 import struct
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from mixcli.errors import NotReachable, UsageError
 from mixcli.system.device_facts import NetworkPath
+from mixcli.system.tcp_connections import user_of
 from mixcli.system.worker_address import parse_worker
 
 PROTOCOL = (7, 0, 0)  # RPC_PROTO_*_VERSION of the pinned llama.cpp; the last number counts its operations
@@ -49,7 +50,6 @@ def greeted(endpoint: str) -> Generator["Wire"]:
         ) from error
     with connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(HANDSHAKE)
         wire = Wire(connection)
         _greet(wire, endpoint)
         yield wire
@@ -91,10 +91,7 @@ def _greet(wire: "Wire", endpoint: str) -> None:
     try:
         there = wire.hello()
     except TimeoutError:
-        raise NotReachable(
-            f"the worker at {endpoint} accepts connections but did not respond within {HANDSHAKE:.0f} s: it serves another client "
-            "(a worker serves one at a time), hangs, or is another program; stop the other client, or restart `mixcli worker` there"
-        ) from None
+        raise NotReachable(f"the worker at {endpoint} {wire.why_silent()}") from None
     except OSError:
         raise NotReachable(
             f"{endpoint} closed the connection: it is not a worker of this version; run the same version of mixcli there"
@@ -151,18 +148,31 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 class Wire:
-    """A connection to a worker that has greeted. Everything raises OSError when it ends or takes longer than HANDSHAKE."""
+    """A connection to a worker that has greeted. Everything raises OSError when it ends, or when an answer is not there whole after HANDSHAKE."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._deadline = 0.0  # of the present answer; on the clock of time.monotonic
 
     def hello(self) -> tuple[int, ...] | None:
         """Return the version of the worker's protocol; None where another program answers."""
-        self._connection.sendall(HELLO)
+        self._begin(HELLO)
         (size,) = LENGTH.unpack(self._receive(LENGTH.size))
         if not 3 <= size <= MAX_HELLO:
             return None
         return tuple(self._receive(size)[:3])
+
+    def why_silent(self) -> str:
+        """Return in words why a worker that accepts connections does not answer: who uses it, where that is known."""
+        user = ""
+        with suppress(OSError):  # the connection has ended meanwhile
+            user = user_of(self._connection.getpeername(), self._connection.getsockname())
+        if user:
+            return f"serves another client (a worker serves one at a time): {user}; stop that client, or wait for its end"
+        return (
+            f"accepts connections but did not respond within {HANDSHAKE:.0f} s: it serves another client (a worker serves one at a time), "
+            "hangs, or is another program; stop the other client, or restart `mixcli worker` there"
+        )
 
     def count_devices(self) -> int:
         """Return how many devices the worker has: the smallest command that is answered."""
@@ -191,7 +201,13 @@ class Wire:
         return TENSOR.pack(1, INT8, buffer, *sizes, 0, *[0] * 16, 0, *[0] * 10, 0, 0, base, b"", 0)
 
     def _send(self, command: int, content: bytes) -> None:
-        self._connection.sendall(bytes([command]) + LENGTH.pack(len(content)) + content)
+        self._begin(bytes([command]) + LENGTH.pack(len(content)) + content)
+
+    def _begin(self, request: bytes) -> None:
+        """Send a request; it and its answer have HANDSHAKE seconds."""
+        self._deadline = time.monotonic() + HANDSHAKE
+        self._connection.settimeout(HANDSHAKE)
+        self._connection.sendall(request)
 
     def _ask(self, command: int, content: bytes, n_bytes: int) -> bytes:
         self._send(command, content)
@@ -202,6 +218,9 @@ class Wire:
     def _receive(self, n_bytes: int) -> bytes:
         found = bytearray()
         while len(found) < n_bytes:
+            if (left := self._deadline - time.monotonic()) <= 0:  # bytes that drip are no answer
+                raise TimeoutError
+            self._connection.settimeout(left)
             part = self._connection.recv(min(1 << 20, n_bytes - len(found)))
             if not part:
                 raise ConnectionError("connection ended")

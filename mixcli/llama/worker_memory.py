@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from mixcli.llama import ggml, rpc
+from mixcli.system.device_facts import worker_of
 from mixcli.system.formatting import format_bytes
 from mixcli.system.measurements import Expected
+from mixcli.system.worker_address import worker_address
 
 # of what was planned, and bytes: what other programs there may take or give back meanwhile
 SHARE, LEAST = 0.25, 512 << 20
@@ -19,9 +21,9 @@ def free_memory(workers: Sequence[str]) -> dict[str, int]:
         return {}
     for worker in workers:
         rpc.connect(worker)
-    return {
-        one.buffer_type: one.bytes_free for one in ggml.devices() if one.worker and not _is_here(one.worker)
-    }
+    elsewhere = {worker_address(worker) for worker in workers if not _is_here(worker)}
+    found = ggml.devices(lambda buffer_type: worker_of(buffer_type) in elsewhere)
+    return {one.buffer_type: one.bytes_free for one in found}
 
 
 def differences(expected: Expected, before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:

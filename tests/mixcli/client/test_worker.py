@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -198,7 +199,7 @@ def test_a_worker_that_is_not_there(mixcli: Runner) -> None:
     assert mixcli("plan", "mixtral", "--worker", "nonsense").returncode != 0
 
 
-def test_the_command_lends(home: Path) -> None:
+def test_the_command_lends_and_is_listed_with_its_client(mixcli: Runner, home: Path) -> None:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "mixcli", "worker", "--listen", f"127.0.0.1:{port}", "--threads", "1"],
@@ -207,10 +208,18 @@ def test_the_command_lends(home: Path) -> None:
     )
     assert process.stderr is not None
     assert f"worker listening on 127.0.0.1:{port}" in process.stderr.readline()
+    wait_for(lambda: listens(port))
+    listed = {"worker": f"127.0.0.1:{port}", "pid": process.pid, "status": "free", "client": None}
+    wait_for(lambda: json.loads(mixcli("ps", "--json").stdout) == [listed])
+    if sys.platform == "linux":
+        with socket.create_connection(("127.0.0.1", port)):
+            said = f"worker at 127.0.0.1:{port}\t{process.pid}\t-\t-\tin use by process {os.getpid()} ("
+            wait_for(lambda: said in mixcli("ps").stdout)
     process.send_signal(2)
     assert process.wait(LIMIT) == 130
     process.stderr.close()
     wait_for(lambda: not listens(port))  # nobody is left who lends, whenever the interrupt came
+    assert json.loads(mixcli("ps", "--json").stdout) == []
 
 
 def test_an_address_that_others_reach_is_warned_of(home: Path) -> None:

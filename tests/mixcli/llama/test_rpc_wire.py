@@ -2,12 +2,16 @@
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from mixcli.errors import NotReachable, UsageError
+from mixcli.llama import rpc_wire
 from mixcli.llama.rpc_wire import PROTOCOL, distinct, greeted, measured_path
 from mixcli.system.hardware import RESERVE_WORKER, memory_total, this_machine
 from tests.support.llama_workers import free_port, start_worker
@@ -17,16 +21,17 @@ DELAY = 0.02  # seconds on each way through the relay
 
 
 @contextlib.contextmanager
-def answering(*parts: bytes) -> Iterator[str]:
-    """Answer what comes to an address with these parts, each sent alone, and then end the connection."""
+def answering(*parts: bytes, pause: float = 0.0) -> Iterator[str]:
+    """Answer what comes to an address with these parts, each sent alone after a pause in seconds, and then end the connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:
             connection, _ = server.accept()
-            with connection:
+            with connection, contextlib.suppress(OSError):  # the other end may have left
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.recv(64)
                 for part in parts:
+                    time.sleep(pause)
                     connection.sendall(part)
 
         thread = threading.Thread(target=run, daemon=True)
@@ -91,6 +96,49 @@ def test_a_worker_that_leaves_while_it_is_measured_is_named() -> None:
         pytest.raises(NotReachable, match=f"the worker at {endpoint} closed the connection while"),
     ):
         measured_path(endpoint)
+
+
+def test_a_worker_whose_answer_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, the whole answer does not."""
+    monkeypatch.setattr(rpc_wire, "HANDSHAKE", 0.2)
+    said = greeting(*PROTOCOL)
+    with (
+        answering(*(bytes([byte]) for byte in said), pause=0.05) as endpoint,
+        pytest.raises(NotReachable, match="did not respond within"),
+        greeted(endpoint),
+    ):
+        pass
+
+
+HOLDER = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    sys.stdout.write("connected\\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/net/tcp")
+def test_who_holds_a_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_wire, "HANDSHAKE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with (
+            pytest.raises(NotReachable, match="accepts connections but did not respond"),
+            greeted(f"127.0.0.1:{port}"),
+        ):
+            pass
+        server.accept()[0].close()  # that client has left
+        command = [sys.executable, "-c", HOLDER, str(port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            held = server.accept()[0]
+            said = rf"serves another client \(a worker serves one at a time\): process {holder.pid} \({sys.executable} -c "
+            with pytest.raises(NotReachable, match=said), greeted(f"127.0.0.1:{port}"):
+                pass
+            held.close()
 
 
 def test_two_names_of_one_worker_are_seen() -> None:

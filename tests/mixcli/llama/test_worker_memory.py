@@ -1,5 +1,8 @@
 """The memory of workers before and after a load, against the plan."""
 
+import pytest
+
+from mixcli.llama import ggml, rpc
 from mixcli.llama.worker_memory import differences, free_memory
 
 GIB = 1 << 30
@@ -27,3 +30,25 @@ def test_workers_of_this_machine_are_not_asked() -> None:
     """Their memory is the host's, which takes its own part meanwhile."""
     assert free_memory(["127.0.0.1:1", "localhost:2"]) == {}
     assert free_memory([]) == {}
+
+
+def test_the_devices_of_this_machine_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA device that is asked takes some of its memory."""
+    monkeypatch.setattr(rpc, "connect", lambda _: [])  # there is no other machine
+    asked: list[str] = []
+    (pointer, *_) = ggml.device_pointers("cpu")
+    head = ggml._DeviceHead.from_address(pointer)
+    own = head.get_memory
+
+    def memory() -> tuple[int, int]:
+        asked.append("cpu")
+        return GIB, GIB
+
+    ggml.report_memory(pointer, memory)
+    try:
+        assert free_memory(["192.0.2.1:50052"]) == {}
+        assert asked == []
+        assert ggml.devices()
+        assert asked == ["cpu"]
+    finally:
+        head.get_memory = own
