@@ -215,10 +215,10 @@ class EngineLoop:
             action = self._inbox.get()
             if action is None:
                 return
-            with self._workers.waiting(COMPUTE):
+            with self._workers.waiting(COMPUTE), self.meter.timed():
                 action()
         self._share()
-        with self._workers.waiting(COMPUTE):
+        with self._workers.waiting(COMPUTE), self.meter.timed():
             outputs = self.meter.step(self._engine)
         taken = map(self._take, outputs)
         deliver([item for item in taken if item is not None])

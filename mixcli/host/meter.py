@@ -1,7 +1,8 @@
 """What a host reports of its engine while it works: how many requests it has, how fast it is, and what its cache holds."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from mixcli.engine.engine import Engine
 from mixcli.engine.sequence import Output
@@ -19,6 +20,7 @@ class EngineMeter:
         self._metrics = metrics
         self._engine: Engine | None = None
         self._memory: Mapping[str, int] = {}
+        self._busy_since: float | None = None  # on the clock of time.monotonic
         self._prefill, self._decode = RecentRate(), RecentRate()
 
     def begin(self, engine: Engine, order: LoadPlan, loaded: Loaded) -> None:
@@ -26,6 +28,15 @@ class EngineMeter:
         plan = order.smaller if loaded.is_smaller and order.smaller else order
         self._memory = {device: sum(parts.values()) for device, parts in plan.expected.items()}
         self._engine = engine
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count a block of the engine's thread as one step, which `use` reports while it runs."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
 
     def step(self, engine: Engine) -> list[Output]:
         """Let the engine step, and count what it computed."""
@@ -63,4 +74,9 @@ class EngineMeter:
             n_prompt,
             n_cached,
             self._memory,
+            self._step_seconds(),
         )
+
+    def _step_seconds(self) -> float:
+        since = self._busy_since  # the engine's thread may end the step now
+        return 0.0 if since is None else round(time.monotonic() - since, 1)

@@ -11,7 +11,8 @@ from mixcli.serve.exchange import Exchange
 from mixcli.serve.forwarding import NotBegun, forward, raced, unless_it_hangs
 from mixcli.serve.gate import Accepted
 from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
-from mixcli.serve.upstream import RETRY_PAUSE, LoadFailed, Upstream, hangs
+from mixcli.serve.signs_of_life import SignsOfLife
+from mixcli.serve.upstream import RETRY_PAUSE, LoadFailed, Upstream
 
 
 class OneModel:
@@ -31,6 +32,7 @@ class OneModel:
         """Begin, in the event loop of the port."""
         self._loop = asyncio.get_running_loop()
         self._upstream = Upstream(self._revive)
+        self._life = SignsOfLife(lambda: self._upstream.client)
 
     async def close(self) -> None:
         """End; nothing is held beyond the requests."""
@@ -50,9 +52,7 @@ class OneModel:
         counted = accepted.route.loads_model
         self._n_answering += counted
         try:
-            await raced(
-                unless_it_hangs(exchange, work, hangs(lambda: self._upstream.client)), exchange.gone()
-            )
+            await raced(unless_it_hangs(exchange, work, self._life.end()), exchange.gone())
         finally:
             self._n_answering -= counted
 

@@ -32,7 +32,7 @@ from mixcli.serve.model_names import ServedModel, ServedModels
 from mixcli.serve.model_pool import ModelPool
 from mixcli.serve.model_state import Slot, State, Unavailable
 from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
-from mixcli.serve.upstream import hangs
+from mixcli.serve.signs_of_life import SignsOfLife
 
 JSON = [(b"content-type", b"application/json")]
 STREAMING = (CHAT, COMPLETIONS, MESSAGES, RESPONSES)
@@ -54,6 +54,7 @@ class SeveralModels:
         self._loop = asyncio.get_running_loop()
         self._lifecycle = ModelLifecycle(self._served, self._limits, self._loader, self._idle_limit)
         self._slots = self._lifecycle.slots
+        self._life = {label: _life(slot) for label, slot in self._slots.items()}
         self._pool = ModelPool(self._lifecycle)
         self._pool.start()
 
@@ -119,7 +120,7 @@ class SeveralModels:
                     host = self._slots[model.label].host
                     why = partial(self._loader.cause, host) if host is not None else str
                     work = forward(client, exchange, accepted, body, why)
-                    await unless_it_hangs(exchange, work, _hangs(client))
+                    await unless_it_hangs(exchange, work, self._life[model.label].end())
                 return
             except Unavailable as error:
                 await exchange.refuse(error.refusal)
@@ -181,9 +182,9 @@ class SeveralModels:
         await exchange.refuse(UNLOADED)
 
 
-async def _hangs(client: HostLink) -> None:
-    """Return when the host of a client hangs."""
-    await hangs(lambda: client)
+def _life(slot: Slot) -> SignsOfLife:
+    """Return the signs of life of a model's host."""
+    return SignsOfLife(lambda: slot.client)
 
 
 async def _text(slot: Slot, path: str) -> str | None:

@@ -1,16 +1,13 @@
-"""The way from the port to the host: wait for its first load, start it again when it has ended, notice when it is silent."""
+"""The way from the port to the host: wait for its first load, start it again when it has ended."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mixcli.host.protocol.paths import HEALTH
-from mixcli.serve.host_link import HostGone, HostLink
-from mixcli.system.process_state import silence
+from mixcli.serve.host_link import HostLink
 
 RETRY_PAUSE = 10.0  # seconds after a failed load until a request tries again
-POLL_INTERVAL = 5.0  # seconds between two looks at it, while it computes
 
 
 class LoadFailed(Exception):
@@ -66,18 +63,3 @@ class Upstream:
                 self.open(socket)  # the other client may still read answers of a host that drains
         assert self._client is not None
         return self._client
-
-
-async def hangs(current: Callable[[], HostLink | None]) -> None:
-    """Return when the host of the current client gives no sign of life for so long that it hangs; one that is gone or loads is another matter."""
-    alive = time.monotonic()
-    while time.monotonic() - alive < silence():
-        await asyncio.sleep(POLL_INTERVAL)
-        if (client := current()) is not None:
-            try:
-                await client.get(HEALTH, POLL_INTERVAL)
-            except TimeoutError:
-                continue
-            except HostGone:
-                pass
-        alive = time.monotonic()

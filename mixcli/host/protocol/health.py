@@ -24,7 +24,8 @@ class HostUse:
 
     `prefill_tps` and `decode_tps` are tok/s over the last seconds, of all requests together. Of the KV cache's `n_kv_cells` cells,
     each of one token, some text holds `n_kv_cells_used`. Of the `n_prompt_tokens` of requests that ended, `n_prompt_tokens_cached` were found in the KV cache.
-    `memory` is the plan's bytes on each device ("host", "CUDA0"): weights, KV cache and compute buffers.
+    `memory` is the plan's bytes on each device ("host", "CUDA0"): weights, KV cache and compute buffers. `step_seconds` is how long the
+    engine's present step has taken, 0 while it has nothing to do.
     """
 
     prefill_tps: float | None = None
@@ -34,6 +35,7 @@ class HostUse:
     n_prompt_tokens: int | None = None
     n_prompt_tokens_cached: int | None = None
     memory: Mapping[str, int] | None = None
+    step_seconds: float | None = None
 
     @classmethod
     def of(cls, body: Fields) -> "HostUse":
@@ -46,6 +48,7 @@ class HostUse:
             whole_in(body.get("n_prompt_tokens")),
             whole_in(body.get("n_prompt_tokens_cached")),
             _ledger(body.get("memory")),
+            number_in(body.get("step_seconds")),
         )
 
     @property

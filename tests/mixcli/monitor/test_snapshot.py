@@ -57,6 +57,7 @@ def test_a_host_at_work_tells_rates_cells_and_memory(file_host: Host) -> None:
     assert host.use.n_kv_cells == 2048
     assert 0 < (host.use.n_kv_cells_used or 0) <= 2048
     assert host.use.memory == {}, "no ledger was made for this load"
+    assert wait_for(lambda: only(monitor).host.use.step_seconds is not None)
     resident = wait_for(lambda: only(monitor).resident)
     assert resident is not None and resident > 50 << 20, "the model's pages are the process's"
     stream.close()
