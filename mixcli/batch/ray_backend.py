@@ -5,6 +5,7 @@ to another one.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from mixcli.system.formatting import counted
 if TYPE_CHECKING:
     from mixcli.batch.batch import Backend
 
+LOAD_TIMEOUT = 1800.0  # seconds for the engines to load the model
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
 
@@ -112,9 +114,14 @@ class RayBackend:
         good: list[_RayWorker] = []
         identities: set[str] = set()
         failed: ErrorBody | None = None
+        deadline = time.monotonic() + LOAD_TIMEOUT
         for seat, loading in waiting:
             try:
-                found: str | ErrorBody = self._ray.get(loading)
+                found: str | ErrorBody = self._ray.get(loading, timeout=max(0.0, deadline - time.monotonic()))
+            except self._ray.exceptions.GetTimeoutError:  # such as where other programs have the node's CPUs
+                self._ray.kill(seat.actor)
+                sentence = f"its engine has not loaded the model within {LOAD_TIMEOUT / 60:.0f} minutes; see `ray status`"
+                found = ErrorBody(sentence, exit_code=NotReachable.exit_code)
             except self._ray.exceptions.RayError as error:
                 found = ErrorBody(cause(error), exit_code=NotReachable.exit_code)
             if isinstance(found, ErrorBody):

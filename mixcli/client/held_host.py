@@ -43,6 +43,11 @@ class HeldHost:
         """Return why the process ended, where it knew that itself; else nothing."""
         return self._host.known_cause() if self._host is not None else ""
 
+    def kill(self) -> None:
+        """End the process at once, because it hangs; MixcliError where the system does not let it go."""
+        if self._host is not None:
+            self._host.kill()
+
     def release(self) -> None:
         """Release the model, if it was loaded."""
         if self._host is not None:

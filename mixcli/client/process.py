@@ -81,6 +81,12 @@ class Host:
         except (OSError, ValueError):
             return False  # it is on its way out
 
+    def kill(self) -> None:
+        """End the process at once, also one that is stopped or hangs; MixcliError where the system does not let it go."""
+        at = born(self.pid)
+        if at and not end(self.pid, at, KILL_TIMEOUT, 0.0):
+            raise not_ended(self.pid)
+
     def known_cause(self) -> str:
         """Return why the process ended, where it knew that itself; else nothing."""
         return _known_cause(self.name)
@@ -174,7 +180,12 @@ def stop(pid: int) -> None:
     """
     at = born(pid)
     if at and not end(pid, at, KILL_TIMEOUT, STOP_TIMEOUT):
-        raise MixcliError(f"the process {pid} did not end after SIGKILL; check it with `ps -p {pid}`")
+        raise not_ended(pid)
+
+
+def not_ended(pid: int) -> MixcliError:
+    """Return the error of a process that SIGKILL did not end."""
+    return MixcliError(f"the process {pid} did not end after SIGKILL; check it with `ps -p {pid}`")
 
 
 def _attach(name: HostName, keep_alive: float) -> States | None:

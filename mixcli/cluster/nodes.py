@@ -43,6 +43,12 @@ def on_node(ray: Any, node: ClusterNode) -> Any:
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
+def near(ray: Any) -> Any:
+    """Return the scheduling strategy that runs something on the node of this process, or on another one where that is lost."""
+    here = ray.get_runtime_context().get_node_id()
+    return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+
+
 def isolation_key() -> str:
     """Return the key under which the engine of this Ray actor has its host: one for its GPUs alone, also where a node has several."""
     import ray

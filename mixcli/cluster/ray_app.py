@@ -6,10 +6,14 @@ For clusters whose services are kept by `serve deploy` or KubeRay. Ray's own HTT
 from pathlib import Path
 from typing import Any
 
+import ray
+import ray.exceptions
+import ray.util.scheduling_strategies
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from mixcli.cluster.application import ReplicaCount, deployment
+from mixcli.cluster.checked_nodes import Cluster
 from mixcli.cluster.cluster_model import ClusterModel
 from mixcli.cluster.replicas import Replicas
 from mixcli.planning.load_options import LoadOptions
@@ -60,11 +64,14 @@ class GateDeployment:
 
 
 def app(arguments: AppArguments) -> Any:
-    """Return the application: a gate before the replicas of a model."""
+    """Return the application: a gate before the replicas of a model; UsageError where nodes differ in their weights or versions.
+
+    Ray Serve calls it in a task on the cluster; `serve build`, which only reads names, calls it elsewhere.
+    """
     request = PlanRequest(n_ctx=arguments.ctx, kv=arguments.kv, purpose=arguments.purpose)
     count = ReplicaCount(arguments.replicas, max(arguments.replicas, arguments.max_replicas or 0))
-    replicas = deployment(count, has_gpus=arguments.gpus).bind(
-        ClusterModel(arguments.model, LoadOptions(request))
-    )
+    model = ClusterModel(arguments.model, LoadOptions(request))
+    expected = Cluster(ray, model, has_gpus=arguments.gpus).expected if ray.is_initialized() else None
+    replicas = deployment(count, has_gpus=arguments.gpus).bind(model, expected)
     gate = serve.deployment(name="Gate", max_ongoing_requests=1000)(serve.ingress()(GateDeployment))
     return gate.bind(replicas, arguments)

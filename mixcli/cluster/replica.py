@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mixcli.client.held_host import HeldHost
-from mixcli.cluster.cluster_model import ClusterModel
+from mixcli.cluster.cluster_model import ClusterModel, NodeReport, own_report
 from mixcli.cluster.load_refused import LoadRefused
 from mixcli.cluster.messages import Begun, BodyPart, ClusterRequest, Part, ReplicaLook, Taken
 from mixcli.cluster.nodes import isolation_key
@@ -18,28 +18,44 @@ from mixcli.errors import MixcliError
 from mixcli.host.protocol.paths import find_route
 from mixcli.serve.exchange import REQUEST_ID, Exchange
 from mixcli.serve.gate import Accepted
+from mixcli.serve.host_link import HostLink
 from mixcli.serve.one_model import OneModel
+from mixcli.serve.signs_of_life import SignsOfLife
 
+HANGS = "the model process gave no sign of life and was killed; Ray Serve starts another replica"
 LOOK_TIMEOUT = 2.0  # seconds for the host to say its state or its counts
 
 
 class Replica:
     """Holds the host of its node and answers with it. Ray Serve starts it, checks its health, and starts another one in its place."""
 
-    def __init__(self, model: ClusterModel) -> None:
+    def __init__(self, model: ClusterModel, expected: NodeReport | None = None) -> None:
         self._label = model.name or "the model"
         self._held = HeldHost(partial(model.load, isolation_key()), self._label)
         self._fault: str | None = None
+        self._hangs = False
         self.name = _own_name()
         try:
+            if (
+                expected is not None
+            ):  # of the nodes that were there at the start; this one may have joined later
+                expected.check_same(own_report(model))
             self._socket = self._held.load().socket
         except MixcliError as error:
             raise LoadRefused.of(error) from None
+        self._link = HostLink(self._socket)
+        self._life = SignsOfLife(lambda: self._link)
         self._model: OneModel | None = None
         self._opening = asyncio.Lock()
 
-    def check_health(self) -> None:
-        """Raise where the host could not be started again: Ray Serve then replaces this replica."""
+    async def check_health(self) -> None:
+        """Raise where the host could not be started again, or hangs: Ray Serve then replaces this replica.
+
+        A host that hangs is killed: the next replica of this node would attach to it, and what it has begun to answer ends.
+        """
+        if not self._hangs and await self._life.look():
+            self._hangs, self._fault = True, HANGS
+            await asyncio.to_thread(self._held.kill)
         if self._fault is not None:
             raise RuntimeError(self._fault)
 
@@ -96,12 +112,14 @@ class Replica:
         return self._model
 
     def _revive(self) -> Path:
+        if self._hangs:
+            raise RuntimeError(HANGS)
         try:
             socket = self._held.revive()
         except Exception as error:
             self._fault = f"the model process crashed and cannot be started again: {error}"
             raise
-        self._fault = None
+        self._fault, self._link = None, HostLink(socket)
         return socket
 
 

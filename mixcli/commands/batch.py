@@ -284,10 +284,12 @@ def _over_ray(
 ) -> "Report":
     from mixcli.batch.batch import run_batch
     from mixcli.batch.ray_backend import RayBackend, distant_source, is_distant
+    from mixcli.system.own_stdout import own_stdout
 
     load = partial(local_backend, model, load_options, keep_alive)
     distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
-    return run_batch(order, job, lambda: RayBackend(cluster, load, order.settings.window), distant)
+    with own_stdout():
+        return run_batch(order, job, lambda: RayBackend(cluster, load, order.settings.window), distant)
 
 
 def _journal_of(out: Path | None) -> Path | None:

@@ -11,6 +11,7 @@ from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.cluster.application import ReplicaCount
+    from mixcli.cluster.cluster_model import ClusterModel
     from mixcli.planning.load_options import LoadOptions
     from mixcli.serve.gate import Gate
     from mixcli.serve.limits import Limits
@@ -41,26 +42,41 @@ def serve_on_cluster(
     count: "ReplicaCount | None",
 ) -> None:
     """Serve one model with replicas on the cluster at `place`, behind a port of this machine at the address and port of `bind`."""
-    from mixcli.cluster.application import Application, Cluster, ReplicaCount
     from mixcli.cluster.cluster_model import ClusterModel
+    from mixcli.system.own_stdout import own_stdout
+
+    if place.startswith("ray://"):
+        raise UsageError(
+            f"--ray {place}: serve must run on a node of the cluster; join it with `ray start --address HOST:6379 --num-cpus 0`, and pass --ray auto"
+        )
+    name = models[0] if models else os.environ.get("MIXCLI_MODEL") or None
+    with own_stdout():
+        _serve(bind, gate, limits, ClusterModel(name, load_options), place, count)
+
+
+def _serve(
+    bind: tuple[str, int],
+    gate: "Gate",
+    limits: "Limits",
+    model: "ClusterModel",
+    place: str,
+    count: "ReplicaCount | None",
+) -> None:
+    from mixcli.cluster.application import Application, ReplicaCount
+    from mixcli.cluster.checked_nodes import Cluster
     from mixcli.cluster.connection import connected
     from mixcli.cluster.replicas import Replicas
     from mixcli.serve.addresses import bound, note_listening, urls
     from mixcli.serve.announcement import announced
     from mixcli.serve.server import PortServer
 
-    if place.startswith("ray://"):
-        raise UsageError(
-            f"--ray {place}: serve must run on a node of the cluster; join it with `ray start --address HOST:6379 --num-cpus 0`, and pass --ray auto"
-        )
     ray = connected(place)
-    model = ClusterModel(models[0] if models else os.environ.get("MIXCLI_MODEL") or None, load_options)
     try:
         cluster = Cluster(ray, model)
         n_places = cluster.n_places
         application = Application(ray, cluster, model, count or ReplicaCount(n_places, n_places))
         with bound(*bind) as listener:
-            label = cluster.identity.split(" ")[0]
+            label = cluster.weights.label
             replicas = Replicas(label)
             server = PortServer(listener, gate, limits, replicas)
             with server.running(), announced(listener, bind[0], gate.look_key):

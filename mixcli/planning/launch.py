@@ -98,9 +98,8 @@ def host_name(stored: StoredModel, load_options: LoadOptions, isolation_key: str
 
 
 def identity(model: str | None, load_options: LoadOptions) -> str:
-    """Return in one line which weights a name means here: their checksum where it is known, else file, size and time."""
+    """Return in one line which weights a name means here: their checksum where it is known, else one of samples."""
+    from mixcli.store.weights import checksum_of, weights_of
+
     stored = installed(model, load_options)
-    if stored.manifest:
-        return f"{stored.label} {stored.manifest.sha256}"
-    status = stored.path.stat()
-    return f"{stored.path} {status.st_size} {status.st_mtime_ns}"
+    return f"{stored.label} {checksum_of(stored.manifest)}" if stored.manifest else str(weights_of(stored))

@@ -147,7 +147,7 @@ def _named(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and stream is sys.stdout:
+        if error.filename is None and stream in (sys.stdout, console.stdout):
             error.filename = "standard output"
         raise
 
@@ -157,6 +157,7 @@ class Console:
 
     def __init__(self) -> None:
         self.quiet = False
+        self.stdout: TextIO | None = None  # where sys.stdout is not ours, but that of a library
         self.color: bool | None = None
 
     def configure(self, *, quiet: bool | None = None, color: bool | None = None) -> None:
@@ -379,14 +380,14 @@ class Console:
             emoji=False,
         )
 
-    @staticmethod
-    def check_stdout() -> TextIO:
+    def check_stdout(self) -> TextIO:
         """Return stdout; MixcliError where it is closed."""
-        if sys.stdout is None or sys.stdout.closed:
+        out = self.stdout or sys.stdout
+        if out is None or out.closed:
             raise MixcliError(
                 "standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe"
             )
-        return sys.stdout
+        return out
 
 
 console = Console()

@@ -119,6 +119,8 @@ class _Commands:
 
 def main(cores: list[int]) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # seconds: beside heavy load a proxy is not ready in 5, and Ray would start it over and over
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     commands = _Commands(cores)
     print(commands.cluster.address, flush=True)  # noqa: T201
     for line in sys.stdin:
