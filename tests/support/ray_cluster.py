@@ -32,7 +32,8 @@ class RayCluster:
             start_new_session=True,
         )
         self._lines: SimpleQueue[str] = SimpleQueue()
-        Thread(target=self._read, daemon=True).start()
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.address = self._answer()
 
     def kill_a_node(self) -> None:
@@ -53,11 +54,13 @@ class RayCluster:
             self._process.wait(LIMIT)
         finally:
             self._kill()
+            self._reader.join(LIMIT)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.strip())
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line.strip())
         self._lines.put("")  # it has ended
 
     def _answer(self) -> str:
