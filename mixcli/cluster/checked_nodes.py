@@ -16,7 +16,7 @@ NODE_TIMEOUT = 120.0  # seconds for a node to start a process and look into its 
 class Cluster:
     """The nodes of a cluster that can run a replica, all of which have the same weights for the name of a model.
 
-    With `has_gpus` these are the nodes with GPUs, which is so by itself where there are any.
+    With `has_gpus` these are the nodes with GPUs. None: with GPUs if there are any.
     """
 
     def __init__(self, ray: Any, model: ClusterModel, *, has_gpus: bool | None = None) -> None:

@@ -22,7 +22,7 @@ from mixcli.serve.host_link import HostLink
 from mixcli.serve.one_model import OneModel
 from mixcli.serve.signs_of_life import SignsOfLife
 
-HANGS = "the model process gave no sign of life and was killed; Ray Serve starts another replica"
+HANGS = "the model process did not respond and was killed; Ray Serve starts another replica"
 LOOK_TIMEOUT = 2.0  # seconds for the host to say its state or its counts
 
 

@@ -218,7 +218,7 @@ class Wire:
     def _receive(self, n_bytes: int) -> bytes:
         found = bytearray()
         while len(found) < n_bytes:
-            if (left := self._deadline - time.monotonic()) <= 0:  # bytes that drip are no answer
+            if (left := self._deadline - time.monotonic()) <= 0:  # also where a byte comes now and then
                 raise TimeoutError
             self._connection.settimeout(left)
             part = self._connection.recv(min(1 << 20, n_bytes - len(found)))

@@ -15,7 +15,7 @@ LONGEST_STEP = 600.0  # seconds of one step of the engine: a piece of a prompt o
 
 
 class SignsOfLife:
-    """Tells when the host of the `current` client hangs; one that is gone or loads is another matter.
+    """Detects when the host of the `current` client hangs; one that is gone or loads is another matter.
 
     Seconds are those in which this process looks: one that was stopped itself blames no host.
     """

@@ -1,4 +1,4 @@
-"""Tell the weights of two models apart by content, without reading all of it: for machines that must have the same files.
+"""Compare the weights of two models by content, without reading all of it: for machines that must have the same files.
 
 When a file changed, and where it is, say nothing: each machine has its own copy.
 """
