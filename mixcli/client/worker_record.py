@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mixcli.errors import MixcliError
 from mixcli.host.protocol.notes import notes, remove_note, runs, write_note
 from mixcli.system import paths
 from mixcli.system.process_state import born
@@ -43,7 +44,11 @@ class WorkerRecord(NamedTuple):
 @contextlib.contextmanager
 def recorded(listen: str, address: str) -> Iterator[None]:
     """Leave the record of this process while the block runs; without room for it the worker works all the same."""
-    folder = paths.runtime_dir()
+    try:
+        folder = paths.runtime_dir()
+    except (OSError, MixcliError):  # no folder can be written, and the worker needs none
+        yield
+        return
     record = WorkerRecord(os.getpid(), born(os.getpid()), listen, address)
     write_note(_file(folder, record.pid), record._asdict())
     try:
