@@ -48,7 +48,7 @@ class Weights(NamedTuple):
         found = []
         for own, there in zip(self.parts, other.parts, strict=True):
             if own.size != there.size:
-                found.append(f"{there.name} has {there.size:,} bytes instead of {own.size:,}")
+                found.append(f"{there.name} is {there.size:,} bytes long instead of {own.size:,}")
             elif own.digest != there.digest:
                 found.append(f"{there.name} has other contents of the same size")
         if not found and self.checksum and other.checksum and self.checksum != other.checksum:

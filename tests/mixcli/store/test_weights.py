@@ -61,7 +61,7 @@ def test_another_size_and_another_number_of_files_are_told(tmp_path: Path) -> No
     with longer.path.open("ab") as file:
         file.write(b"more")
     (said,) = weights_of(model).differences(weights_of(longer))
-    assert said == f"m-00001-of-00002.gguf has {MIB + 4:,} bytes instead of {MIB:,}"
+    assert said == f"m-00001-of-00002.gguf is {MIB + 4:,} bytes long instead of {MIB:,}"
     longer.path.with_name("m-00002-of-00002.gguf").unlink()
     assert weights_of(model).differences(weights_of(longer)) == ["1 file instead of 2"]
 
