@@ -21,6 +21,7 @@ from mixcli.serve.proxy import Models, Proxy
 from mixcli.system import signals
 
 DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
+SIGNAL_INTERVAL = 1.0  # seconds between two looks for a signal
 
 
 def key_for(address: str, variable: str, *, is_named: bool = False, has_others: bool = False) -> str | None:
@@ -74,7 +75,10 @@ class PortServer:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, drain)
-        self._thread.join()
+        while (
+            self._thread.is_alive()
+        ):  # the system may deliver a signal to another thread, which does not wake this one
+            self._thread.join(SIGNAL_INTERVAL)
         if self._fault is not None:
             raise MixcliError(f"the server ended: {self._fault}") from self._fault
 
