@@ -11,11 +11,39 @@ from pathlib import Path
 from mixcli.serve.refusal import Header
 
 PAUSE = 0.02  # seconds until a connection is tried again where too many wait to be accepted
-PIECE = 1 << 16  # bytes of a head, and of a piece of a body of known length
+PIECE = 1 << 16  # bytes of a head, and of a piece of a body
+SIZE = 1 << 10  # bytes in which the size of a chunk must have come
 
 
 class HostGone(Exception):
     """The host is not there, or ended before its answer did."""
+
+
+class Chunks:
+    """A chunked body as its bytes come. What has come of it goes on in one piece: each piece costs the port as much as the events in it."""
+
+    def __init__(self) -> None:
+        self.are_complete = False
+        self._held = bytearray()  # the beginning of a chunk
+
+    def add(self, data: bytes) -> bytes:
+        """Return the whole chunks that end in `data`, joined; ValueError where the bytes are malformed."""
+        self._held += data
+        found, at = [], 0
+        while not self.are_complete and (end := self._held.find(b"\r\n", at)) >= 0:
+            n_bytes = int(self._held[at:end].partition(b";")[0], 16)
+            if n_bytes < 0:
+                raise ValueError("a chunk of negative size")
+            begin, after = end + 2, end + 2 + n_bytes + 2
+            if n_bytes and len(self._held) < after:
+                break
+            found.append(bytes(self._held[begin : begin + n_bytes]))
+            at, self.are_complete = after, not n_bytes
+        else:
+            if not self.are_complete and len(self._held) - at > SIZE:
+                raise ValueError("a chunk without a size")
+        del self._held[:at]
+        return b"".join(found)
 
 
 class HostResponse:
@@ -39,8 +67,13 @@ class HostResponse:
             return
         try:
             if headers.get(b"transfer-encoding") == b"chunked":
-                while n_bytes := int((await self._reader.readuntil(b"\r\n")).partition(b";")[0], 16):
-                    yield (await self._reader.readexactly(n_bytes + 2))[:-2]
+                chunks = Chunks()
+                while not chunks.are_complete:
+                    data = await self._reader.read(PIECE)
+                    if not data:
+                        raise HostGone("the answer is incomplete")
+                    if whole := chunks.add(data):
+                        yield whole
             elif b"content-length" not in headers:
                 while piece := await self._reader.read(PIECE):
                     yield piece

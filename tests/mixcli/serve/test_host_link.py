@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
-from mixcli.serve.host_link import HostGone, HostLink
+from mixcli.serve.host_link import Chunks, HostGone, HostLink
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -89,11 +92,33 @@ def test_a_response_without_a_body_is_whole(host: Host, method: str, raw: bytes)
         CHUNKED + b"5\r\nHel",
         CHUNKED + b"five\r\nHello\r\n",
         CHUNKED + b"5\r\nHello\r\n",
+        CHUNKED + b"-5\r\nHello\r\n0\r\n\r\n",
+        CHUNKED + b"5" * 2000,
     ],
 )
 def test_what_is_torn_or_malformed_is_a_host_that_is_gone(host: Host, raw: bytes) -> None:
     with pytest.raises(HostGone):
         asyncio.run(_asked(host(raw)))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20), max_size=8), st.lists(st.integers(1, 9), min_size=1))
+def test_chunks_are_whole_wherever_they_are_cut(bodies: list[bytes], cuts: list[int]) -> None:
+    raw = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in bodies) + b"0\r\n\r\n"
+    chunks = Chunks()
+    found = b""
+    for n in itertools.cycle(cuts):
+        found += chunks.add(raw[:n])
+        raw = raw[n:]
+        whole = list(itertools.accumulate(bodies, initial=b""))
+        assert found in whole, "no part of a chunk goes on"
+        if chunks.are_complete:
+            break
+    assert found == b"".join(bodies)
+    assert raw in (b"\r\n\r\n", b"\n\r\n", b"\r\n", b"\n", b"")
+
+
+def test_chunks_that_came_together_go_on_together() -> None:
+    assert Chunks().add(b"5\r\nHello\r\n6\r\n world\r\n2\r\n!") == b"Hello world"
 
 
 def test_a_host_that_is_not_there_is_gone(tmp_path: Path) -> None:
