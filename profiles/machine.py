@@ -33,6 +33,17 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class MemoryBudget:
+    """What decided how much memory a plan may take, in place of what is free here: a profile, or the options in `limits` ("--ram").
+
+    `way` is a way to more of it, as a refusal has it.
+    """
+
+    way: str
+    limits: str = ""
+
+
+@dataclass(frozen=True)
 class Machine:
     """Main memory that is free to us (bytes), physical cores, rates in GB/s, and the GPUs in llama.cpp's order.
 
@@ -41,6 +52,7 @@ class Machine:
     `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these. `bytes_reserved` of main memory are
     the system's and other programs', `channels` are those of the memory, and `typical` is the kind of processor whose rates stand in.
     `memory_setting` says how to give the machine more memory where that is a setting of a system around it, with {} for all of it in GB.
+    `budget` is None where the memory is what is free on this machine.
     """
 
     bytes_free: int
@@ -59,6 +71,7 @@ class Machine:
     channels: int = 2
     typical: str = ""
     memory_setting: str = ""
+    budget: MemoryBudget | None = None
 
     def more_memory(self, missing: int) -> str:
         """Return how to give this machine so many bytes more of host memory than are free; nothing where a person cannot."""
@@ -73,4 +86,4 @@ class Machine:
         return self.tflops or CORE_TFLOPS * max(1, self.n_cores)
 
 
-__all__ = ["CORE_TFLOPS", "Gpu", "Machine"]
+__all__ = ["CORE_TFLOPS", "Gpu", "Machine", "MemoryBudget"]

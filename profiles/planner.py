@@ -13,7 +13,7 @@ from profiles.ledger import Account, accounts
 from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, kv_types_of
 from profiles.placement import Placement
-from profiles.refusal import refuse, refuse_kv, refuse_long_context
+from profiles.refusal import refuse, refuse_context, refuse_kv
 from profiles.request import PlanRequest, Purpose, work_of, work_seconds
 from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
@@ -70,10 +70,10 @@ def plan(
 def plan_if_it_fits(shape: ModelShape, machine: Machine, request: PlanRequest) -> Plan | None:
     """Return what plan() returns, and None for a model that does not fit: no way out is worked out for it.
 
-    Raises DoesNotFit for a context beyond the model's own, BadRequest for a cache that it cannot have.
+    Raises DoesNotFit for a context or work beyond the model's own context, BadRequest for a cache that it cannot have, or work beyond the context asked for.
     """
-    if request.n_ctx is not None and shape.n_ctx_train and request.n_ctx > shape.n_ctx_train:
-        raise refuse_long_context(request.n_ctx, shape.n_ctx_train)
+    if refusal := refuse_context(request, shape.n_ctx_train):
+        raise refusal
     if request.kv not in (None, "auto", *kv_types_of(shape)):
         raise refuse_kv(request.kv, shape)
     for placement, given_up in _settings(shape, machine, request):
@@ -87,7 +87,9 @@ def _settings(
     shape: ModelShape, machine: Machine, request: PlanRequest
 ) -> Iterator[tuple[Placement, tuple[str, ...]]]:
     """Yield contexts and cache types in the order of preference, each with what it gives up."""
-    n_ctx = wanted = request.n_ctx or min(shape.n_ctx_train or machine.n_ctx, machine.n_ctx)
+    usual = max(machine.n_ctx, request.least_ctx)
+    n_ctx = wanted = request.n_ctx or min(shape.n_ctx_train or usual, usual)
+    least = max(MIN_CTX, request.least_ctx)
     asked = ("f16", "q8_0") if request.kv == "auto" else (request.kv,) if request.kv else machine.kv_types
     possible = kv_types_of(shape)
     kinds = [kind for kind in asked if kind in possible] or ([] if request.kv else ["f16"])
@@ -110,9 +112,9 @@ def _settings(
                 ),
                 tuple(given_up),
             )
-        if request.n_ctx is not None or n_ctx <= MIN_CTX:
+        if request.n_ctx is not None or n_ctx <= least:
             return
-        n_ctx //= 2
+        n_ctx = max(n_ctx // 2, request.least_ctx)
 
 
 def _fastest(shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement) -> Plan | None:

@@ -118,9 +118,8 @@ def chosen_of(
     """
     if rule.prefer == "quality" or not machine.gpus:  # every type counts there, or each is planned at once
         return choose(shapes, machine, request, rule).chosen
-    longest = request.n_ctx or min(
-        machine.n_ctx, *(one.n_ctx_train or machine.n_ctx for one in shapes.values())
-    )
+    usual = max(machine.n_ctx, request.least_ctx)
+    longest = request.n_ctx or min(usual, *(one.n_ctx_train or usual for one in shapes.values()))
     worth, rows = DOUBLED[rule.prefer], list[Row]()
     most = {
         name: log2((LOW + HIGH) / 2 / least_decode_seconds(shape, machine, Placement(n_ctx=longest)))

@@ -15,14 +15,25 @@ from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 
 MIN_CTX = 1024
-LAST_WAYS = ("closing other programs", "a machine with more memory", "a model with fewer parameters")
+LAST_WAYS = ("a machine with more memory", "a model with fewer parameters")
 
 
-def refuse_long_context(asked: int, trained: int) -> DoesNotFit:
-    """Refuse a context beyond the model's own."""
-    return DoesNotFit(
-        f"a context of {asked} tokens exceeds the trained context of {trained} tokens; try --ctx {trained} or less"
-    )
+def refuse_context(request: PlanRequest, trained: int) -> DoesNotFit | BadRequest | None:
+    """Return the refusal of a context beyond the `trained` one (0: unknown), or of work that does not fit in either; None where all is well."""
+    asked, work = request.n_ctx, request.least_ctx
+    if asked is not None and trained and asked > trained:
+        return DoesNotFit(
+            f"a context of {asked} tokens exceeds the trained context of {trained} tokens; try --ctx {trained} or less"
+        )
+    if trained and work > trained:
+        return DoesNotFit(
+            f"{request.purpose} are {work} tokens, which exceed the trained context of {trained} tokens; choose less work (--for), or another model"
+        )
+    if asked is not None and work > asked:
+        return BadRequest(
+            f"{request.purpose} are {work} tokens, which do not fit in a context of {asked}; use --ctx {work} or more, or less work (--for)"
+        )
+    return None
 
 
 def refuse_kv(asked: str | None, shape: ModelShape) -> BadRequest:
@@ -51,21 +62,23 @@ def refuse(
     """
     layout = on_host(shape, len(machine.gpus))
     need = sum(account.need for account in accounts(shape, machine, placement, layout))
-    have, where = machine.bytes_free, "free"
+    free = f"allowed by {machine.budget.limits}" if machine.budget and machine.budget.limits else "free"
+    have, where = machine.bytes_free, free
     if machine.gpus and not machine.unified:
         have += sum(gpu.bytes_free for gpu in machine.gpus)
-        where = f"free on {' + '.join(gpu.name for gpu in machine.gpus)} and in host memory together"
+        where = f"{free} on {' + '.join(gpu.name for gpu in machine.gpus)} and in host memory together"
     missing = need - have
     if need <= have:  # together there is enough, but not where it is needed
         least = shape.bytes_embedding + bytes_process(shape, placement)
         have, where = (
             machine.bytes_free,
-            f"free in host memory, which needs {least / GIB:.1f} even with all GPUs full",
+            f"{free} in host memory, which needs {least / GIB:.1f} even with all GPUs full",
         )
         missing = least - have
         if machine.bytes_free >= least:
-            where = "free in host memory, and compute buffers leave too little memory on the GPUs"
-    ways = [*_ways(shape, request, placement, fits, instead), *LAST_WAYS][:3]
+            where = f"{free} in host memory, and compute buffers leave too little memory on the GPUs"
+    last_ways = (machine.budget.way if machine.budget else "closing other programs", *LAST_WAYS)
+    ways = [*_ways(shape, request, placement, fits, instead), *last_ways][:3]
     if setting := machine.more_memory(missing):
         ways[2:] = [setting]
     kv = bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
@@ -121,8 +134,8 @@ def _largest_context(
     shape: ModelShape, request: PlanRequest, below: int, fits: Callable[[ModelShape, PlanRequest], bool]
 ) -> int | None:
     """Return the largest context below another one that fits, in steps of the cache's cells; None below MIN_CTX."""
-    low, high = MIN_CTX // CELLS - 1, -(-below // CELLS)
+    low, high = max(MIN_CTX // CELLS, -(-request.least_ctx // CELLS)) - 1, -(-below // CELLS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(shape, replace(request, n_ctx=middle * CELLS)) else (low, middle)
-    return low * CELLS if low * CELLS >= MIN_CTX else None
+    return low * CELLS if low * CELLS >= max(MIN_CTX, request.least_ctx) else None

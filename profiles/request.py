@@ -1,8 +1,8 @@
 """The options of a plan."""
 
 import re
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Self, get_args
 
 from profiles.errors import BadRequest
 
@@ -54,7 +54,8 @@ class PlanRequest:
 
     `kv` is a cache type, "auto" allows q8_0 where f16 does not fit. `purpose` weighs reading against writing. With `from_disk`
     experts that do not fit into host memory may stay on disk. With `on_gpus` no layer may stay in host memory: whether there is such a plan is
-    known much sooner than which other one is the fastest.
+    known much sooner than which other one is the fastest. `least_ctx` are the tokens of work that a person has counted: no plan has a
+    smaller context.
     """
 
     n_ctx: int | None = None
@@ -64,6 +65,14 @@ class PlanRequest:
     n_seq_max: int = SEQUENCES
     from_disk: bool = False
     on_gpus: bool = False
+    least_ctx: int = 0
+
+    def for_work(self, purpose: Purpose) -> Self:
+        """Return the request for a purpose that a person named; work in numbers must also fit in the context."""
+        work = work_of(purpose)
+        return replace(
+            self, purpose=purpose, least_ctx=0 if purpose in WORK else work.at_once * (work.read + work.write)
+        )
 
 
 def work_seconds(purpose: Purpose, prefill: float, decode: float) -> float:

@@ -6,8 +6,8 @@ the older binary .dat (one count for each tensor). Both are brought to what llam
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ _MAX_NAME = 1 << 10
 _MAX_VALUES = 1 << 28
 _MAX_FILE = 1 << 30  # bytes; that of Mixtral 8x22B has 50 MB
 _MAX_IMPORTANCE = 1e15  # the square of a float16 is at most 4.3e9
+_EDGES = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out unless it is told otherwise
+_OWN = "sensitivity."  # before the names of the entries that only mixcli tailor reads (tailor/statistics.py)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Imatrix:
     """Mean squared activations for each column: flat float32 by tensor name, (n_expert * n_cols,) for stacked experts.
 
     `name` is the file's name, `digest` its SHA-256, `n_chunks` and `dataset` say on what it was measured (0 and "" when unknown).
+    `n_matrices` has the number of experts of an entry, where the file says it.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Imatrix:
     entries: Mapping[str, NDArray[np.float32]]
     n_chunks: int = 0
     dataset: str = ""
+    n_matrices: Mapping[str, int] = field(default_factory=dict)
 
     def weights(self, tensor: TensorSource) -> NDArray[np.float32] | None:
         """Return the rows (n_expert, n_cols) for a tensor, None when the matrix does not have it.
@@ -51,22 +55,47 @@ class Imatrix:
             return None
         n_cols = tensor.shape[-1]
         n_expert = tensor.shape[-3] if len(tensor.shape) > 2 else 1
-        if values.size == n_cols * n_expert:
+        found = self.n_matrices.get(tensor.name, 1)
+        if values.size == n_cols * n_expert and found in (1, n_expert):
             return values.reshape(n_expert, n_cols)
         if tensor.name == "token_embd.weight":
             return None
+        experts = f"{counted(found, 'matrix', 'matrices')} of " if found > 1 or n_expert > 1 else ""
+        wanted = f"{n_expert:,} of " if experts else ""
         raise CorruptFile(
-            f"{self.name} has {counted(values.size, 'value')} for {tensor.name}, but the model needs {n_cols * n_expert:,}; "
-            "it was made for another model."
+            f"{self.name} has {experts}{counted(values.size // found, 'value')} for {tensor.name}, but the model needs {wanted}{n_cols:,}; "
+            "it was made for another model: compute one with mixcli imatrix."
         )
 
-    def check_model(self, names: Iterable[str]) -> None:
-        """Raise CorruptFile when not one tensor of a model is in the matrix."""
-        if self.entries.keys().isdisjoint(names):
+    def check_model(self, tensors: Collection[TensorSource]) -> None:
+        """Raise CorruptFile when not one tensor of a model is in the matrix, or one has another shape there, quantized or not."""
+        if self.entries.keys().isdisjoint(tensor.name for tensor in tensors):
             first = next(iter(self.entries), "")
             raise CorruptFile(
                 f"{self.name} has no values for any tensor of this model (but for {first[:80]!a}); it was made for another model."
             )
+        for tensor in tensors:
+            self.weights(tensor)
+
+    def coverage(self, quantized: Collection[str], all_tensors: Collection[str]) -> tuple[str, ...]:
+        """Return how many of the `quantized` tensors have values, and what does not match, one sentence each.
+
+        The token embedding and the output matrix count only where the file has them: llama-imatrix leaves them out.
+        """
+        wanted = [name for name in quantized if name in self.entries or name not in _EDGES]
+        missing = [name for name in wanted if name not in self.entries]
+        names = set(all_tensors)
+        surplus = [name for name in self.entries if name not in names and not name.startswith(_OWN)]
+        known = f"{self.name} has values for {len(wanted) - len(missing):,} of {counted(len(wanted), 'quantized tensor')}"
+        if missing:
+            known += f"; the other {len(missing):,}, such as {missing[0]}, are quantized without it"
+        notes: tuple[str, ...] = (known,)
+        if surplus:
+            notes += (
+                f"{counted(len(surplus), 'entry', 'entries')} of {self.name}, such as {surplus[0][:80]!a}, "
+                f"{'fit' if len(surplus) > 1 else 'fits'} no tensor of this model; was it made for another one?",
+            )
+        return notes
 
     def metadata(self) -> dict[str, Value]:
         """Return the keys by which llama-quantize records the matrix in the result."""
@@ -85,8 +114,8 @@ def read_imatrix(path: Path) -> Imatrix:
     A mean of squares is finite and not negative; with anything else ggml's quantizers would end this process.
     """
     data = read_file(path, _MAX_FILE)
-    entries, n_chunks, dataset = _from_gguf(path, data) if data.startswith(MAGIC) else _from_dat(path, data)
-    for name, values in entries.items():
+    found = (_from_gguf if data.startswith(MAGIC) else _from_dat)(path, data)
+    for name, values in found.entries.items():
         if not np.isfinite(values).all():
             raise CorruptFile(
                 f"{path}: the values for {name!a} are not all finite; compute the importance matrix again."
@@ -101,10 +130,10 @@ def read_imatrix(path: Path) -> Imatrix:
                 f"{path}: the values for {name!a} go up to {most:g}, and {_MAX_IMPORTANCE:g} is more than any activation's "
                 "square; compute the importance matrix again."
             )
-    return Imatrix(path.name, hashlib.sha256(data).hexdigest(), entries, n_chunks, dataset)
+    return replace(found, digest=hashlib.sha256(data).hexdigest())
 
 
-def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int, str]:
+def _from_gguf(path: Path, data: bytes) -> Imatrix:
     header = read_header(_Bytes(data), str(path))
     sums = {t.name.removesuffix(".in_sum2") for t in header.tensors if t.name.endswith(".in_sum2")}
     counts = {t.name.removesuffix(".counts") for t in header.tensors if t.name.endswith(".counts")}
@@ -112,7 +141,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
         odd = sorted(sums ^ counts)
         detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums"
         raise CorruptFile(f"{path} is not an importance matrix: {detail}.")
-    entries = {}
+    entries, n_matrices = {}, {}
     for name in sorted(sums):
         total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
         if total.size % count.size:
@@ -129,6 +158,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
         with np.errstate(all="ignore"):  # what comes of it is looked at by the caller
             means = np.where(count > 0, rows / np.where(count > 0, count, 1), 1)
             entries[name] = means.astype(np.float32).reshape(-1)
+        n_matrices[name] = len(count)
     datasets = header.get("imatrix.datasets")
     dataset = (
         str(datasets[0])
@@ -137,7 +167,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
     )
     n_chunks = header.get("imatrix.chunk_count", 0)
     is_count = isinstance(n_chunks, int) and not isinstance(n_chunks, bool) and 0 <= n_chunks < 1 << 31
-    return entries, n_chunks if is_count else 0, dataset
+    return Imatrix(path.name, "", entries, n_chunks if is_count else 0, dataset, n_matrices)
 
 
 @dataclass(frozen=True)
@@ -161,7 +191,7 @@ def _values(path: Path, header: GgufHeader, data: bytes, name: str) -> NDArray[n
     return np.frombuffer(data, dtype="<f4", count=tensor.n_elements, offset=tensor.offset)
 
 
-def _from_dat(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int, str]:
+def _from_dat(path: Path, data: bytes) -> Imatrix:
     """Read int32 n, then n times (name, n_calls, n_values, values), then n_chunks and the dataset's name if there."""
     at = _Position(path, data)
     n_entries = at.int32("the number of entries", 1, _MAX_ENTRIES)
@@ -176,13 +206,10 @@ def _from_dat(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], 
         with np.errstate(all="ignore"):  # what comes of it is looked at by the caller
             entries[name] = values / np.float32(n_calls) if n_calls else values
     if at.position + 8 > len(data):
-        return entries, 0, ""
+        return Imatrix(path.name, "", entries)
     n_chunks = at.int32("the number of chunks", 0, (1 << 31) - 1)
-    return (
-        entries,
-        n_chunks,
-        at.take(at.int32("the length of the dataset's name", 0, 1 << 16)).decode("utf-8", "replace"),
-    )
+    dataset = at.take(at.int32("the length of the dataset's name", 0, 1 << 16)).decode("utf-8", "replace")
+    return Imatrix(path.name, "", entries, n_chunks, dataset)
 
 
 class _Position:

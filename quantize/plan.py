@@ -12,7 +12,7 @@ from pathlib import Path
 from quantize import ggml
 from quantize.errors import NeedsOption, Unsupported
 from quantize.file_layout import PlacedFile, PlacedTensor, lay_out
-from quantize.ggml_types import GGMLQuantizationType
+from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.parallel import n_cores
 from quantize.recipe import FILE_TYPES, file_type_name
@@ -102,7 +102,7 @@ def plan_write(
     """
     number = FILE_TYPES[file_type_name(file_type)]
     if imatrix:
-        imatrix.check_model(tensor.name for tensor in model.tensors)
+        imatrix.check_model(model.tensors)
     extra = {**(imatrix.metadata() if imatrix else {}), **(metadata or {})}
     files = lay_out(model, types, number, target, extra=extra, split_max_size=split_max_size)
     for file in files:
@@ -110,7 +110,20 @@ def plan_write(
             _check_imatrix(tensor, imatrix, file_type)
     n_workers = max(1, min(n_threads or n_cores(), max_memory // _slab_memory(files)))
     sources = tuple((path, file_state(path)) for path in model.files)
-    return WritePlan(target, files, imatrix, n_workers, model.fingerprint, sources, model.notes)
+    notes = (*model.notes, *_coverage(model, files, imatrix))
+    return WritePlan(target, files, imatrix, n_workers, model.fingerprint, sources, notes)
+
+
+def _coverage(model: ModelSource, files: Sequence[PlacedFile], imatrix: Imatrix | None) -> tuple[str, ...]:
+    if imatrix is None:
+        return ()
+    quantized = [
+        tensor.source.name
+        for file in files
+        for tensor in file.tensors
+        if not tensor.is_copy and BLOCK[tensor.type][0] > 1
+    ]
+    return imatrix.coverage(quantized, [tensor.name for tensor in model.tensors])
 
 
 def file_state(path: Path) -> object:

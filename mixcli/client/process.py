@@ -34,6 +34,7 @@ KILL_TIMEOUT = 10.0  # seconds for the system to take a killed process away
 LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and start a host
 TAIL = 4096
 KNOWN = "mixcli: "  # begins the last line of a host that knows why it ends
+ASSERTION = "GGML_ASSERT("  # in the last words of ggml, behind the path at which it was built
 KILLED = "killed by signal 9, by a user or because memory ran out"
 
 States = Generator[LoadStatus, None, None]
@@ -228,6 +229,8 @@ def _cause(name: HostName, process: "Child | None") -> str:
     if code == -signal.SIGKILL:
         return KILLED
     lines = _last_lines(name.log)
+    if code == -signal.SIGABRT and (said := next((one for one in reversed(lines) if ASSERTION in one), "")):
+        return f"llama.cpp stopped at {said[said.index(ASSERTION) :]}"
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
     if lines:

@@ -68,7 +68,7 @@ def app(arguments: AppArguments) -> Any:
 
     Ray Serve calls it in a task on the cluster; `serve build`, which only reads names, calls it elsewhere.
     """
-    request = PlanRequest(n_ctx=arguments.ctx, kv=arguments.kv, purpose=arguments.purpose)
+    request = PlanRequest(n_ctx=arguments.ctx, kv=arguments.kv).for_work(arguments.purpose)
     count = ReplicaCount(arguments.replicas, max(arguments.replicas, arguments.max_replicas or 0))
     model = ClusterModel(arguments.model, LoadOptions(request))
     expected = Cluster(ray, model, has_gpus=arguments.gpus).expected if ray.is_initialized() else None

@@ -115,11 +115,19 @@ def show_forecast(
     as_json: bool,
 ) -> None:
     """Print about how long models would read, each with what is done with what it computes."""
-    from mixcli.insight.forecast import forecast, n_tokens_of
+    from mixcli.insight.forecast import forecast, n_tokens_of, subject_named
+    from mixcli.insight.vocabularies import check_alike
 
     n_ctx = load_options.request.n_ctx or 0
     n_tokens = n_tokens_of(pieces, n_ctx, n_chunks)
-    found = [forecast(model, load_options, n_ctx, n_tokens, work) for model, work in readings]
+    subjects = [subject_named(model, load_options) for model, _ in readings]
+    for other in subjects[1:]:
+        if subjects[0].header and other.header:  # a model of the catalog has none yet
+            check_alike((subjects[0].label, subjects[0].header), (other.label, other.header))
+    found = [
+        forecast(subject, load_options, n_ctx, n_tokens, work)
+        for subject, (_, work) in zip(subjects, readings, strict=True)
+    ]
     rows = [
         (
             one.model,

@@ -63,7 +63,7 @@ def command(
     from mixcli.planning.machines import note_unused_cards, target_of
     from mixcli.planning.report import check_rule, subject_or_best
 
-    request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
+    request = replace(load_options.request, n_ubatch=ubatch).for_work(purpose)
     load_options = replace(load_options, request=request)
     upgrades = _upgrades(changes, load_options)
     note_unused_cards(load_options)

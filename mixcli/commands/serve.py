@@ -181,7 +181,7 @@ def command(
     from mixcli.serve.limits import Limits
 
     gate = _gate(address, key_variable, key_file, allowed, origins, has_page=ui)
-    load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
+    load_options = replace(load_options, request=load_options.request.for_work(purpose))
     limits = Limits(max_concurrency)
     if cluster is not None:
         _check_single(named or models)

@@ -72,7 +72,7 @@ def command(
     from mixcli.planning.report import check_rule, subject_of
     from mixcli.planning.tuning_cache import evidence
 
-    load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
+    load_options = replace(load_options, request=load_options.request.for_work(purpose))
     request = load_options.request
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     target = target_of(load_options, rule)

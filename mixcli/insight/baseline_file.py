@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcli.errors import IntegrityError, UsageError
+from mixcli.errors import IntegrityError
+from mixcli.insight.vocabularies import not_alike
 
 ERROR = 0.03  # standard error of the divergence at one position, as a share of it
 MOST = ceil(2 / ERROR**2)  # tokens of a position
@@ -47,14 +48,6 @@ class BaselineHead:
         """Raise UsageError where another model does not read the same tokens."""
         if (self.n_vocab, self.tokens, self.n_chunks) != (other.n_vocab, other.tokens, other.n_chunks):
             raise not_alike((other.label, other.n_vocab), (self.label, self.n_vocab))
-
-
-def not_alike(model: tuple[str, int], baseline: tuple[str, int]) -> UsageError:
-    """Return the error on two models, each with its label and the size of its vocabulary, that do not read the same tokens."""
-    return UsageError(
-        f"{model[0]} ({model[1]:,} tokens) and the baseline {baseline[0]} ({baseline[1]:,} tokens) split the text "
-        "differently; compare files of the same model"
-    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mixcli.insight.job import request_of
 from mixcli.insight.pieces import TextPiece
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of, target_of
-from mixcli.planning.report import subject_of
+from mixcli.planning.report import Subject, subject_of
 from profiles.planner import plan
 from profiles.shape import ModelShape
 
@@ -43,14 +43,18 @@ def n_tokens_of(pieces: Sequence[TextPiece], n_ctx: int, n_chunks: int | None) -
     return n_ctx * (found if n_chunks is None else min(found, n_chunks))
 
 
+def subject_named(model: str | None, load_options: LoadOptions) -> Subject:
+    """Return the model whose reading is forecast; UsageError for one that is not found."""
+    return subject_of(model, None, target_of(load_options))
+
+
 def forecast(
-    model: str | None, load_options: LoadOptions, n_ctx: int, n_tokens: int, work: Work
+    subject: Subject, load_options: LoadOptions, n_ctx: int, n_tokens: int, work: Work
 ) -> ReadingForecast:
-    """Return what reading `n_tokens` takes on the machine of a load; UsageError for an unknown model, DoesNotFit for one that is too large.
+    """Return what reading `n_tokens` takes on the machine of a load; DoesNotFit for a model that is too large.
 
     Loading is not in it. The host's part is that of a usual core, whatever the machine.
     """
-    subject = subject_of(model, None, target_of(load_options))
     if work == "routing" and not subject.shape.n_expert:
         raise UsageError(no_experts(subject.label))
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)

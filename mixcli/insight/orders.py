@@ -30,6 +30,11 @@ class TextReading:
     n_ctx: int = N_CTX
     n_chunks: int | None = None
 
+    @property
+    def n_enough(self) -> int | None:
+        """Return how many tokens of a text the chunks can take at most; None for all."""
+        return None if self.n_chunks is None else self.n_chunks * self.n_ctx
+
     def to_data(self) -> dict[str, object]:
         return {
             "path": os.fspath(self.path),

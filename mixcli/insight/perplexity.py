@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.insight import job
-from mixcli.insight.baseline_file import FORMAT, not_alike
+from mixcli.insight.baseline_file import FORMAT
 from mixcli.insight.orders import N_CTX, PerplexityOrder, TextReading
 from mixcli.insight.pieces import TextPiece, check_length
 from mixcli.insight.statistics import TextScores
+from mixcli.insight.vocabularies import check_alike
 from mixcli.planning.load_options import LoadOptions
-from mixcli.store.headers import header_of, shape_of
+from mixcli.store.headers import header_of
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
@@ -46,17 +47,10 @@ def measure(
     """
     check_length(request.pieces, request.n_ctx)
     if baseline is not None:
-        _check_alike(stored, baseline)
+        check_alike(*((one.label, header_of(one.parts)) for one in (stored, baseline)))
     known = None if baseline is None else _distributions(baseline, request, load_options, bar)
     order = PerplexityOrder(_reading(stored, request, load_options), read_baseline=known)
     return [TextScores.from_data(row) for row in job.run(order, stored.label, bar)["rows"]]
-
-
-def _check_alike(stored: StoredModel, baseline: StoredModel) -> None:
-    """Raise UsageError for vocabularies of different sizes, which the headers tell before anything is loaded."""
-    sizes = [shape_of(header_of(model.parts)).n_vocab for model in (stored, baseline)]
-    if sizes[0] != sizes[1]:
-        raise not_alike((stored.label, sizes[0]), (baseline.label, sizes[1]))
 
 
 def _distributions(

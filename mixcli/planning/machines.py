@@ -13,7 +13,7 @@ from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 from profiles.aliases import APPLE, is_apple, like
 from profiles.errors import UnknownProfile
-from profiles.machine import Machine
+from profiles.machine import Machine, MemoryBudget
 from profiles.memory import GIB
 from profiles.profile import Profile
 from profiles.profile_files import load_profile, profile_names
@@ -52,11 +52,23 @@ def machine_of(
         machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=vram) for gpu in machine.gpus))
     if ram is not None:
         machine = replace(machine, bytes_free=ram, memory_setting="")  # a limit that was asked for
+    machine = replace(machine, budget=_budget(machine, profile, vram, ram))
     if profile in (None, "auto"):
         from mixcli.planning.cpu_rates import with_rates
 
         machine = with_rates(machine, shapes, console.note)
     return machine
+
+
+def _budget(machine: Machine, profile: str | None, vram: int | None, ram: int | None) -> MemoryBudget | None:
+    """Return what decides about the memory of a machine in place of what is free here; None where nothing does."""
+    options = ["--vram"] if vram is not None and machine.gpus else []
+    options += ["--ram"] if ram is not None else []
+    if options:
+        return MemoryBudget(f"a higher {' or '.join(options)}", " and ".join(options))
+    if profile in (None, "auto"):
+        return None
+    return MemoryBudget(f"a profile with more memory than {profile} (`mixcli profiles list`)")
 
 
 def limited(machine: Machine, limits: Mapping[str, int]) -> Machine:

@@ -70,7 +70,7 @@ def _placement(found: Plan | None, machine: Machine, request: PlanRequest) -> Pl
     if found is not None:
         return found.placement
     return Placement(
-        n_ctx=request.n_ctx or MIN_CTX,
+        n_ctx=request.n_ctx or max(MIN_CTX, request.least_ctx),
         n_ubatch=request.n_ubatch or min(SMALL_UBATCHES),
         n_seq_max=request.n_seq_max,
         n_threads=max(1, machine.n_cores),

@@ -254,6 +254,7 @@ def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Pla
         if row.plan is not None
     ]
     contexts = [n for n in CONTEXTS if n != chosen.n_ctx and n <= (subject.shape.n_ctx_train or n)]
+    contexts = [n for n in contexts if n >= request.least_ctx]
     for n_ctx in sorted(sorted(contexts, key=lambda n: abs(log(n / chosen.n_ctx)))[:MAX_CONTEXTS]):
         one = plan_if_it_fits(subject.shape, machine, replace(request, n_ctx=n_ctx))
         if one is not None:

@@ -52,7 +52,7 @@ def _largest_context(
     """Measure the usual contexts from the largest down, those that the estimate calls worth it, until one reaches the target."""
     worth = []
     for n_ctx in CONTEXTS:
-        if n_ctx <= (subject.shape.n_ctx_train or n_ctx):
+        if request.least_ctx <= n_ctx <= (subject.shape.n_ctx_train or n_ctx):
             one = _planned(subject, machine, replace(request, n_ctx=n_ctx))
             if one is not None and one.estimate.decode * ratio >= HOPELESS * target:
                 worth.append((n_ctx, one))

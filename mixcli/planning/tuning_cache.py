@@ -75,7 +75,9 @@ def _key(path: Path, machine: Machine, request: PlanRequest) -> str:
         [(gpu.name, gpu.description) for gpu in machine.gpus],
         machine.n_cores,
         library_identity(),
-        asdict(request),
+        {
+            name: value for name, value in asdict(request).items() if name != "least_ctx"
+        },  # in the purpose already
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 

@@ -34,6 +34,32 @@ async def field_of(body: bytes, name: str) -> Scalar | Nested:
     return await asyncio.to_thread(scan, body, name) if len(body) > LARGE else _parsed(body, name)
 
 
+async def fault_of(body: bytes) -> str | None:
+    """Return what is wrong with a body that should be a JSON object; None where it is one. Of a large one only whether it is whole is looked at."""
+    return await asyncio.to_thread(_cut_off, body) if len(body) > LARGE else _fault(body)
+
+
+def _fault(body: bytes) -> str | None:
+    try:
+        value = json.loads(body)
+    except UnicodeDecodeError as error:
+        return f"body is not UTF-8: byte {error.start:,}"
+    except ValueError as error:
+        return f"body is not JSON: {error}"
+    except RecursionError:
+        return "body is nested too deeply"
+    return None if isinstance(value, dict) else "body must be a JSON object"
+
+
+def _cut_off(body: bytes) -> str | None:
+    at = _behind(_BLANK, body, len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0)
+    if body[at : at + 1] != b"{":
+        return "body must be a JSON object"
+    if (end := _behind_brackets(body, at)) is None:
+        return f"body is not JSON: it ends inside an object, after {len(body):,} bytes"
+    return f"body is not JSON: extra data after byte {end:,}" if body[end:].strip() else None
+
+
 def _parsed(body: bytes, name: str) -> Scalar | Nested:
     try:
         value = json.loads(body)
@@ -57,7 +83,7 @@ def scan(body: bytes, name: str) -> Scalar | Nested:
         if sign == b'"':
             at = _behind_string(body, begin)
         elif sign and sign in OPEN:
-            at = _behind_brackets(body, begin)
+            at = _behind_brackets(body, begin) or len(body)
         elif (at := _behind(_SCALAR, body, begin)) == begin:
             return None
         if key_end - key < MAX_SCALAR and _value(body[key:key_end]) == name:
@@ -93,8 +119,8 @@ def _behind_string(body: bytes, at: int) -> int:
     return len(body)
 
 
-def _behind_brackets(body: bytes, at: int) -> int:
-    """Return where the object or list that begins at `at` ends; the end of the body where it does not."""
+def _behind_brackets(body: bytes, at: int) -> int | None:
+    """Return where the object or list that begins at `at` ends; None where it does not."""
     depth = 0
     while at < len(body):
         found = _SIGN.search(body, at, at + WINDOW)
@@ -109,4 +135,4 @@ def _behind_brackets(body: bytes, at: int) -> int:
         at += 1
         if depth <= 0:
             return at
-    return len(body)
+    return None

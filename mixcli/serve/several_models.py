@@ -26,12 +26,12 @@ from mixcli.serve.gate import Accepted
 from mixcli.serve.host_link import HostGone, HostLink
 from mixcli.serve.loader import Loader
 from mixcli.serve.metrics import CONTENT_TYPE, merged
-from mixcli.serve.model_field import Nested, field_of
+from mixcli.serve.model_field import Nested, fault_of, field_of
 from mixcli.serve.model_lifecycle import ModelLifecycle
 from mixcli.serve.model_names import ServedModel, ServedModels
 from mixcli.serve.model_pool import ModelPool
 from mixcli.serve.model_state import Slot, State, Unavailable
-from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
+from mixcli.serve.refusal import UNLOADED, Refusal, invalid, unavailable
 from mixcli.serve.signs_of_life import SignsOfLife
 
 JSON = [(b"content-type", b"application/json")]
@@ -96,7 +96,8 @@ class SeveralModels:
     async def _chosen(self, body: bytes) -> ServedModel | Refusal:
         name = await field_of(body, "model")
         if name is None:
-            return self._served.unnamed()
+            fault = await fault_of(body)
+            return self._served.unnamed() if fault is None else invalid(400, fault)
         if isinstance(name, Nested) or not isinstance(name, str):
             return Refusal(
                 400, "invalid_request_error", "model: must be a string", "invalid_type", param="model"

@@ -10,7 +10,7 @@ from mixcli.errors import IntegrityError
 from profiles.dimensions import LATENT
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.sources.gguf_header import GgufHeader, LazyArray
-from quantize.wording import shown
+from quantize.wording import counted, shown
 
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
 MAX_SHARED = 64  # shared experts of a layer; models have one or two
@@ -21,10 +21,21 @@ GATINGS = 4  # llama_expert_gating_func_type, from softmax = 1 on
 _PER_LAYER = (
     "attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count", "expert_feed_forward_length",
 )  # fmt: skip
+# (key, least, greatest): beyond them a model computes NaN, or says nothing that its weights know; 0 is "none" where `least` is 0
 _FLOATS = (
-    "rope.freq_base", "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-    "rope.scaling.yarn_log_multiplier", "attention.temperature_scale", "expert_weights_scale",
+    ("rope.freq_base", 1.0, 1e15), ("rope.scaling.attn_factor", 1e-3, 1e3), ("rope.scaling.yarn_beta_fast", 0.0, 1e6),
+    ("rope.scaling.yarn_beta_slow", 0.0, 1e6), ("rope.scaling.yarn_log_multiplier", 0.0, 1e3), ("attention.temperature_scale", 0.0, 1e3),
+    ("expert_weights_scale", 0.0, 1e3), ("rope.scaling.factor", 0.0, 1e6), ("rope.scale_linear", 0.0, 1e6),
 )  # fmt: skip
+_FACTORS = ("rope.scaling.factor", "rope.scale_linear")  # that are divided by
+MIN_FACTOR = 1e-3
+MAX_EPSILON = 0.1  # of a norm; models have 1e-5 and 1e-6
+# llama_context::graph_max_nodes: a graph has so many nodes at most, for each tensor of the model; an expert that is used takes two of each layer
+MIN_NODES, NODES_PER_TENSOR = 1024, 8
+LAYER_NODES, LATENT_LAYER_NODES = (
+    56,
+    96,
+)  # of a layer beside its experts, rather more than any has (Mixtral: 50 without flash attention)
 
 
 class Reader:
@@ -72,6 +83,13 @@ class Reader:
             raise self.refuse(key, "it must be equal in all layers")
         return layers[0]
 
+    def between(self, key: str, least: float, greatest: float) -> float:
+        """Return a number between two others; `least` where the key is missing."""
+        value = self.number(key, least)
+        if not least <= value <= greatest:
+            raise self.refuse(key, f"it must be from {least:g} to {greatest:g}")
+        return value
+
     def number(self, key: str, default: float | None = None) -> float:
         value: Any = self._header.get(self.key(key), default)
         stored = self._header.metadata.get(self.key(key))
@@ -96,13 +114,19 @@ def check_hyperparameters(header: GgufHeader, name: str) -> None:
     n_embd = read.whole("embedding_length", 1, 1 << 20)
     read.whole("feed_forward_length", 1, 1 << 24)
     n_ctx = read.whole("context_length", MIN_CONTEXT, 1 << 31)
-    read.number("attention.layer_norm_rms_epsilon")
-    for key in _FLOATS:
-        read.number(key, 0.0)
+    epsilon = "attention.layer_norm_rms_epsilon"
+    if not 0 < read.number(epsilon) <= MAX_EPSILON:  # 0 divides by zero where a token is all zeros
+        raise read.refuse(epsilon, f"it must be above 0 and at most {MAX_EPSILON:g}")
+    for key, least, greatest in _FLOATS:
+        if 0 < read.between(key, least, greatest) < MIN_FACTOR and key in _FACTORS:
+            raise read.refuse(key, f"it must be 0 (none), or from {MIN_FACTOR:g}")
+    if not header.get(read.key("attention.causal"), True):
+        raise read.refuse("attention.causal", "it must be true: other models do not write text")
     if header.get(read.key("rope.scaling.type"), "linear") not in ROPE_SCALINGS:
         raise read.refuse("rope.scaling.type", f"it must be one of {', '.join(ROPE_SCALINGS)}")
     n_head = read.whole("attention.head_count", 1, 1 << 16)
     n_expert = _check_experts(read)
+    _check_graph(read, n_layer, len(header.tensors))
     if read.architecture in LATENT:
         _check_latent_attention(read)
         _check_latent_layers(read, n_layer, n_expert)
@@ -121,6 +145,18 @@ def _check_experts(read: Reader) -> int:
             raise read.refuse("expert_group_count", f"it must divide the {n_expert} experts")
         read.whole("expert_group_used_count", 1, n_group - 1)
     return n_expert
+
+
+def _check_graph(read: Reader, n_layer: int, n_tensors: int) -> None:
+    """Check that the graph of a mixture has no more nodes than llama.cpp makes room for: else ggml ends the process."""
+    n_used = read.whole("expert_used_count", 0, MAX_EXPERTS, 0)
+    beside = LATENT_LAYER_NODES if read.architecture in LATENT else LAYER_NODES
+    room = max(MIN_NODES, NODES_PER_TENSOR * n_tensors) // n_layer - beside
+    if 2 * n_used > room:
+        raise read.refuse(
+            "expert_used_count",
+            f"llama.cpp computes at most {max(0, room // 2)} experts for each token of a model with {counted(n_layer, 'layer')}",
+        )
 
 
 def _check_heads(read: Reader, n_embd: int, n_head: int) -> None:

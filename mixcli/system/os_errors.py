@@ -12,6 +12,7 @@ from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, NotReachable,
 from mixcli.system.text import missing, shown
 
 DEVICE = "the output device"
+TEMPORARY = ("mixcli-", "quantize-", "tmp")  # how the names of temporary files begin
 
 # (our exception, the message); {where} is the file or device, {variable} the variable that moves it
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
@@ -105,8 +106,17 @@ def variable_of(path: Path) -> str | None:
         ]
     except OSError:  # no temporary folder anywhere
         return None
-    around = [(len(root.parts), name) for name, root in roots if path.is_relative_to(root)]
-    return max(around)[1] if around else None  # the nearest of them
+    around = [(len(root.parts), name, root) for name, root in roots if path.is_relative_to(root)]
+    if not around:
+        return None
+    _, name, root = max(around)  # the nearest of them
+    return None if name == "TMPDIR" and not _is_temporary(path, root) else name
+
+
+def _is_temporary(path: Path, root: Path) -> bool:
+    """Return whether a path in the folder of temporary files is one of ours: people write their own files there too."""
+    own = path.relative_to(root).parts
+    return not own or own[0].startswith(TEMPORARY)
 
 
 def _advice(path: Path | None) -> str:

@@ -6,6 +6,7 @@ that it can need: no token, no key, no password. Every one of them ends in bound
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -35,6 +36,8 @@ PREFIXES = (
     "MALLOC_", "GLIBC_", "ASAN_", "UBSAN_", "LSAN_",
 )
 # fmt: on
+# where a native library was built, before the place in it that ended the process
+_BUILT_AT = re.compile(r"^/\S*/(?=[\w.-]+\.(?:c|cc|cpp|cu|h|m|metal):\d+: )")
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")  # in a name: never passed on
 
 
@@ -84,7 +87,7 @@ class ChildResult:
         if self.timed_out:
             return "timed out"
         if said:
-            return said[-1]
+            return _BUILT_AT.sub("", said[-1])
         return f"killed by signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
 
 

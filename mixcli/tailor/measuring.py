@@ -54,8 +54,13 @@ def read_texts(
     """Return the statistics of a pass over the texts; an importance matrix that a person gives is used in place of its own."""
     if given is not None:
         imatrix = read_imatrix(given)
-        imatrix.check_model(tensor.name for tensor in subject.model.tensors)
+        imatrix.check_model(subject.model.tensors)
+        free = [tensor for tensor in subject.model.tensors if is_free(tensor)]
+        names = [tensor.name for tensor in subject.model.tensors]
+        for note in imatrix.coverage([tensor.name for tensor in free], names):
+            console.note(f"note: {note}")
         if given.suffix != ".dat" and (known := read_statistics(given)).n_tokens:
+            known.check_model(free, given.name)
             return PassResult(known, imatrix, given)
         path = _pass(subject, reader, texts, SENSITIVITY_CHUNKS, load_options)
         return PassResult(read_statistics(path), imatrix, given)

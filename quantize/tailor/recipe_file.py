@@ -6,7 +6,7 @@ It stands in the GGUF's metadata under `KEY` and in a JSON file, with the same t
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class TailoredRecipe:
             raise BadOption(
                 f"{imatrix.name} is not the importance matrix of the recipe, {named}; pass that file."
             )
-        return Imatrix(self.imatrix_name, imatrix.digest, imatrix.entries, imatrix.n_chunks, imatrix.dataset)
+        return replace(imatrix, name=self.imatrix_name)
 
 
 def read_recipe(path: Path) -> TailoredRecipe:

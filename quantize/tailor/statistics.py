@@ -6,7 +6,7 @@ does to the residual stream, relative to the stream's own square. llama-quantize
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quantize.errors import CorruptFile
 from quantize.ggml_types import GGMLQuantizationType
+from quantize.source import TensorSource
 from quantize.sources.gguf_header import read_header
 
 SENSITIVITY = "sensitivity."  # before the name of a matrix
@@ -55,6 +56,22 @@ class Statistics:
     def has(self, name: str) -> bool:
         """Return whether both the inputs and the outputs of a matrix were measured."""
         return name in self.sums and SENSITIVITY + name in self.sums
+
+    def check_model(self, tensors: Iterable[TensorSource], name: str) -> None:
+        """Raise CorruptFile where a tensor has no measured inputs or outputs, or others than its shape; `name` is the file's."""
+        for tensor in tensors:
+            n = tensor.shape[-3] if len(tensor.shape) > 2 else 1
+            n_rows, n_columns = tensor.shape[-2:]
+            if not self.has(tensor.name):
+                raise CorruptFile(
+                    f"{name} was measured without {tensor.name}, whose type is to be chosen; compute one for this model: --imatrix auto."
+                )
+            inputs, outputs = self.sums[tensor.name].shape, self.sums[SENSITIVITY + tensor.name].shape
+            if inputs != (n, n_columns) or outputs not in ((n, n_rows), (n, 1)):
+                raise CorruptFile(
+                    f"{name} has {inputs} inputs and {outputs} outputs of {tensor.name}, but the model needs {(n, n_columns)} and {(n, n_rows)}; "
+                    "it was made for another model: --imatrix auto computes one."
+                )
 
 
 def read_statistics(path: Path) -> Statistics:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixcli.store.headers import shape_of
-from profiles.errors import DoesNotFit
+from profiles.errors import BadRequest, DoesNotFit
+from profiles.machine import MemoryBudget
 from profiles.memory import bytes_kv
 from profiles.placement import Placement
 from profiles.planner import GIB, Gpu, Machine, PlanRequest, plan
@@ -91,6 +92,41 @@ def test_too_little_memory_says_need_have_and_a_way_out() -> None:
     ) as refusal:
         plan(MIXTRAL, Machine(16 * GIB, 8), PlanRequest())
     assert refusal.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (None, "16.0 GiB are free; .* closing other programs"),
+        (MemoryBudget("a higher --ram", "--ram"), "16.0 GiB are allowed by --ram; .* a higher --ram"),
+        (MemoryBudget("a profile with more memory than x"), "are free; .* a profile with more memory than x"),
+    ],
+)
+def test_the_way_to_more_memory_fits_what_limits_it(budget: MemoryBudget | None, words: str) -> None:
+    """Closing programs frees nothing where an option or a profile says how much there is."""
+    machine = Machine(16 * GIB, 8, budget=budget)
+    with pytest.raises(DoesNotFit, match=words) as refusal:
+        plan(MIXTRAL, machine, PlanRequest(n_ctx=512))
+    assert ("closing" in str(refusal.value)) is (budget is None)
+
+
+def test_work_in_numbers_fits_in_the_context() -> None:
+    """Else the plan would be for work that the model cannot do in one piece."""
+    machine = Machine(64 * GIB, 8)
+    assert plan(MIXTRAL, machine, PlanRequest().for_work("3000+100")).n_ctx == 8192
+    assert plan(MIXTRAL, machine, PlanRequest().for_work("20000+10")).n_ctx >= 20010
+    assert plan(MIXTRAL, machine, PlanRequest(n_ctx=64).for_work("batch")).n_ctx == 64
+    with pytest.raises(DoesNotFit, match=r"100000\+10 are 100010 tokens, .* trained context of 32768"):
+        plan(MIXTRAL, machine, PlanRequest().for_work("100000+10"))
+    with pytest.raises(
+        BadRequest, match="20010 tokens, which do not fit in a context of 8192; use --ctx 20010"
+    ):
+        plan(MIXTRAL, machine, PlanRequest(n_ctx=8192).for_work("20000+10"))
+    small = Machine(29 * GIB, 8)
+    assert plan(MIXTRAL, small, PlanRequest()).n_ctx < 8192
+    with pytest.raises(DoesNotFit, match="with a context of 8000 tokens") as refusal:
+        plan(MIXTRAL, small, PlanRequest().for_work("7900+100"))
+    assert "--ctx" not in str(refusal.value)  # no smaller one holds the work
 
 
 def test_a_placement_survives_json() -> None:

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from quantize import CorruptFile, Options, QuantizeError, convert
+from quantize import CorruptFile, Options, QuantizeError, convert, prepare
 from quantize.imatrix import read_imatrix
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.sources.gguf_header import read_header
@@ -255,3 +255,50 @@ def test_a_pattern_that_is_none_is_a_sentence(pattern: str) -> None:
     model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
     with pytest.raises(QuantizeError):
         choose_types(model, "Q8_0", tensor_types=((pattern, "Q4_0"),))
+
+
+def prepared(tmp_path: Path, entries: Entries) -> tuple[str, ...]:
+    """Return the notes on a Q4_K_M of a two-layer mixture whose importance matrix has these entries."""
+    model = model_of(random_weights(n_ff=256))
+    write_gguf(model, tmp_path / "bf16.gguf", choose_types(model, "BF16"), "BF16")
+    path = write_as_gguf(tmp_path / "m.gguf", entries)
+    options = Options(output_type="Q4_K_M", imatrix=path)
+    return prepare(tmp_path / "bf16.gguf", tmp_path / "out.gguf", options).notes
+
+
+def test_how_many_tensors_a_matrix_covers_is_told(tmp_path: Path) -> None:
+    entries = entries_for(random_weights(n_ff=256))
+    n = len([name for name in entries if name != "output.weight"])
+    assert f"m.gguf has values for {n + 1} of {n + 1} quantized tensors" in prepared(tmp_path, entries)
+    del entries["output.weight"]  # llama-imatrix leaves it out, so it is not missing
+    assert f"m.gguf has values for {n} of {n} quantized tensors" in prepared(tmp_path, entries)
+
+
+def test_a_matrix_of_fewer_layers_or_with_other_names_is_told_with_counts(tmp_path: Path) -> None:
+    entries = entries_for(random_weights(n_ff=256))
+    layer = {name: entry for name, entry in entries.items() if name.startswith("blk.0.")}
+    moved = {name.replace("blk.0.", "blk.9."): entry for name, entry in layer.items()}
+    known, surplus = prepared(tmp_path, layer | moved)
+    n = len(layer)
+    assert known.startswith(
+        f"m.gguf has values for {n} of {2 * n} quantized tensors; the other {n}, such as blk.1."
+    )
+    assert surplus.startswith(f"{n} entries of m.gguf, such as 'blk.9.")
+    assert "no tensor of this model" in surplus
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((2, 512), "2 matrices of 512 values .* needs 4 of 256"), ((8, 256), "8 matrices of 256 values"), ((4, 128), "needs 4 of 256")],
+)  # fmt: skip
+def test_a_matrix_of_other_experts_or_widths_is_refused(
+    tmp_path: Path, shape: tuple[int, int], words: str
+) -> None:
+    """Also where the values are as many, 2 x 512 for 4 x 256: they belong to other columns."""
+    entries = entries_for(random_weights(n_ff=256, n_expert=4))
+    entries["blk.1.ffn_up_exps.weight"] = (np.ones(shape), np.ones((shape[0], 1)))
+    model = model_of(random_weights(n_ff=256, n_expert=4))
+    write_gguf(model, tmp_path / "bf16.gguf", choose_types(model, "BF16"), "BF16")
+    path = write_as_gguf(tmp_path / "m.gguf", entries)
+    with pytest.raises(CorruptFile, match=f"{words}.*made for another model"):
+        prepare(tmp_path / "bf16.gguf", tmp_path / "out.gguf", Options(output_type="Q8_0", imatrix=path))

@@ -50,7 +50,7 @@ def _chunks(
     order: ExpertsOrder, model: Model, pieces: Sequence[TextPiece], note: Callable[[str], None]
 ) -> Chunks:
     n_ctx = order.reading.n_ctx
-    tokens = stream(model, pieces, note)
+    tokens = stream(model, pieces, note, order.reading.n_enough)
     chunks = cut(tokens, n_ctx, model.vocab)[: order.reading.n_chunks]
     if not chunks:
         raise UsageError(

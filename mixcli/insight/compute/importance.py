@@ -77,7 +77,7 @@ def sum_up(
     Raises UsageError for texts of less than one chunk.
     """
     reading = order.reading
-    tokens = stream(model, reading.pieces, note)
+    tokens = stream(model, reading.pieces, note, reading.n_enough)
     chunks = cut(tokens, reading.n_ctx, model.vocab)[: reading.n_chunks]
     if not chunks:
         raise UsageError(

@@ -35,7 +35,8 @@ def evaluate(
     Raises UsageError for texts of less than one chunk, and for a baseline of another vocabulary.
     """
     reading = order.reading
-    chunks = _chunks(model, sections(model, reading.pieces, note), reading.n_ctx, note)[: reading.n_chunks]
+    texts = sections(model, reading.pieces, note, reading.n_enough)
+    chunks = _chunks(model, texts, reading.n_ctx, note)[: reading.n_chunks]
     head = _head(model, chunks, reading.n_ctx)
     scores: list[ChunkScores] = []
     with ExitStack() as stack:

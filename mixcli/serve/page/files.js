@@ -33,13 +33,18 @@ export class Files {
 
   /** @param {File} file */
   async read(file) {
+    let saved = 0;
     try {
       const trees = await readExport(file, startSettings());
-      for (const tree of trees) await this.store.save(tree);
+      for (const tree of trees) {
+        await this.store.save(tree);
+        saved += 1;
+      }
       if (trees.length > 0) await this.open(trees[0].id);
       this.say(`${trees.length} ${trees.length === 1 ? "conversation was" : "conversations were"} imported.`);
     } catch (error) {
-      this.say(`Nothing was imported. ${/** @type {Error} */ (error).message}`);
+      const what = saved === 0 ? "Nothing was imported." : `Only the first ${saved} of the file's conversations were imported.`;
+      this.say(`${what} ${/** @type {Error} */ (error).message}`);
     }
   }
 }

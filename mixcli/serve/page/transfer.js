@@ -1,5 +1,6 @@
 // What goes over the wire and into files: the messages of a request, exports as JSON and Markdown, and imports.
 
+import { faultOf } from "./settings.js";
 import { newId, shownMessages } from "./tree.js";
 
 /**
@@ -101,6 +102,7 @@ export async function readExport(file, defaults) {
 
 /** Return what a file has as a conversation with fields of the right types. @param {any} value @param {any} defaults @returns {Conversation} */
 function checked(value, defaults) {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("The file has an entry that is not a conversation.");
   /** @type {Object<string, Message>} */
   const messages = {};
   for (const [id, one] of Object.entries(value?.messages ?? {})) {
@@ -124,16 +126,16 @@ function checked(value, defaults) {
   return tree;
 }
 
-/** Throw an Error where messages are missing, or one is in two places. @param {Conversation} tree */
+/** Throw an Error where messages are missing, one is in two places, or one has the top's id "". @param {Conversation} tree */
 function checkTree(tree) {
   const seen = new Set();
   const waiting = tree.children.map((id) => ({ id, parent: "" }));
   for (let next = waiting.pop(); next; next = waiting.pop()) {
     const message = tree.messages[next.id];
-    if (!Object.hasOwn(tree.messages, next.id) || seen.has(next.id)) throw new Error("The messages of the file do not form a tree.");
+    if (next.id === "" || !Object.hasOwn(tree.messages, next.id) || seen.has(next.id)) throw new Error("The messages of the file do not form a tree.");
     seen.add(next.id);
     message.parent = next.parent;
-    waiting.push(...message.children.map((id) => ({ id, parent: message.id })));
+    for (const id of message.children) waiting.push({ id, parent: message.id });
   }
   for (const id of Object.keys(tree.messages)) if (!seen.has(id)) delete tree.messages[id];
 }
@@ -141,7 +143,7 @@ function checkTree(tree) {
 /** @param {any} value @returns {string} */
 const text = (value) => (typeof value === "string" ? value : "");
 /** @param {any} value @returns {number} */
-const number = (value) => (Number.isFinite(value) ? value : Date.now());
+const number = (value) => (Number.isFinite(value) && value <= Date.now() ? value : Date.now());
 /** @param {any} value @returns {string[]} */
 const texts = (value) => (Array.isArray(value) ? value.filter((one) => typeof one === "string") : []);
 /** @param {any} value @returns {import("./tree.js").Call[]} */
@@ -155,7 +157,12 @@ function counts(value) {
     prompt: of("prompt"), answer: of("answer"), cached: of("cached"), dropped: of("dropped"), readRate: of("readRate"), writeRate: of("writeRate"),
   };
 }
-/** @param {any} value @param {Object} defaults */
+/** Return the settings of a file; throws an Error for one that the dialog would not take. @param {any} value @param {Object} defaults */
 function stringsOf(value, defaults) {
-  return Object.fromEntries(Object.entries(value ?? {}).filter(([name, one]) => Object.hasOwn(defaults, name) && typeof one === "string"));
+  const found = Object.entries(value ?? {}).filter(([name, one]) => Object.hasOwn(defaults, name) && typeof one === "string");
+  for (const [name, one] of found) {
+    const fault = faultOf(name, /** @type {string} */ (one));
+    if (fault) throw new Error(`The file has an invalid setting, ${name}. ${fault}`);
+  }
+  return Object.fromEntries(found);
 }

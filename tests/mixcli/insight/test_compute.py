@@ -23,6 +23,7 @@ from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.observers import Matmuls, NamedTensors, Taps
+from mixcli.prompts.content_tokenizer import ContentTokenizer
 from profiles.placement import Placement
 from quantize.source import f32, text
 from tests.support.tiny_models import tiny_model
@@ -248,3 +249,27 @@ def test_what_is_not_finite_reaches_neither_a_result_nor_the_cache(tmp_path: Pat
             with pytest.raises(IntegrityError, match=r"m\.gguf computes values that are not finite"):
                 evaluate(order, model, context, silent, silent)
     assert not kept.exists()
+
+
+@pytest.mark.parametrize("joined_by", [" ", ""])
+def test_the_first_chunks_of_a_long_text_need_no_more_of_it(
+    mixture: Path, monkeypatch: pytest.MonkeyPatch, joined_by: str
+) -> None:
+    """Ten MB in one line took seconds, for one chunk of 512 tokens; also where no blank says where to cut."""
+    line = joined_by.join(PROSE.text.split()) * 20
+    with Model.load(mixture, PLACEMENT) as model:
+        pieces = (TextPiece("a", "prose", line),)
+        whole = stream(model, pieces, silent)
+        seen: list[int] = []
+        encode = ContentTokenizer.encode
+
+        def counting(self: ContentTokenizer, text: str) -> list[int]:
+            seen.append(len(text))
+            return encode(self, text)
+
+        monkeypatch.setattr(ContentTokenizer, "encode", counting)
+        few = stream(model, pieces, silent, 512)
+        assert few == whole[:512]
+        assert sum(seen) < len(line) / 2
+        assert sections(model, pieces, silent, 512)[0].tokens == few
+        assert stream(model, pieces, silent, len(whole) + 9) == whole

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixcli.insight.forecast import ReadingForecast, Work, forecast, n_tokens_of
+from mixcli.insight.forecast import ReadingForecast, Work, forecast, n_tokens_of, subject_named
 from mixcli.insight.pieces import TextPiece
 from mixcli.planning.load_options import LoadOptions
 from profiles.request import PlanRequest
@@ -24,7 +24,9 @@ GOLDEN = {
 
 
 def forecast_of(profile: str, quant: str, work: Work) -> ReadingForecast:
-    return forecast(f"mixtral:{quant}", LoadOptions(PlanRequest(n_ctx=512), profile), 512, N_TOKENS, work)
+    load_options = LoadOptions(PlanRequest(n_ctx=512), profile)
+    subject = subject_named(f"mixtral:{quant}", load_options)
+    return forecast(subject, load_options, 512, N_TOKENS, work)
 
 
 @pytest.mark.parametrize(("profile", "quant", "work"), GOLDEN)

@@ -113,7 +113,7 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     assert not any(row["fits"] for row in json.loads(nothing.stdout)["types"])
     lacking = mixcli("plan", "mixtral", "--profile", "rtx-4090", "--ram", "0")
     assert (lacking.returncode, lacking.stdout.count("does not fit")) == (4, len(USUAL))
-    assert "0.0 GiB are free in host memory, which needs 0.3" in lacking.stderr
+    assert "0.0 GiB are allowed by --ram in host memory, which needs 0.3" in lacking.stderr
     for named in (("pull", "mixtral:Q8_0"), ("pull", "demo"), ("plan", "mixtral:Q8_0")):
         assert mixcli(*named, "--prefer", "speed").returncode == 2
 

@@ -18,6 +18,7 @@ from mixcli.client.process import hosts
 from mixcli.errors import DoesNotFit, UsageError
 from mixcli.host.protocol.port_state import PortState
 from mixcli.serve import model_lifecycle
+from mixcli.serve.model_field import LARGE
 from mixcli.store.store import StoredModel
 from tests.mixcli.serve.test_kills import resident
 from tests.support.fleets import NEEDS, VOCABULARIES, FleetPort, served_fleet, small_models
@@ -99,11 +100,31 @@ def test_an_unknown_model_and_none_are_refused_in_the_form_of_each_api(port: Fle
         "error",
         "not_found_error",
     )
-    for body in ({"prompt": "x"}, {"prompt": "x", "model": None}, b"{", b"[]"):
+    for body in ({"prompt": "x"}, {"prompt": "x", "model": None}):
         unnamed = port.ask("POST", COMPLETIONS, body)
         assert unnamed.status == 400
         assert all(name in unnamed.json["error"]["message"] for name in NAMES)
     assert port.ask("POST", COMPLETIONS, {"model": 7, "prompt": "x"}).json["error"]["code"] == "invalid_type"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "body is not JSON: "),
+        (b'{"prompt": "x", "model": "red"', "body is not JSON: "),
+        (b'{"prompt": "x"} {', "body is not JSON: Extra data"),
+        (b'{"prompt": "\xff"}', "body is not UTF-8: byte 12"),
+        (b"[]", "body must be a JSON object"),
+        (b'{"prompt": "%s", "x": {"y": 1}' % (b"x" * LARGE), "it ends inside an object, after 262,"),
+        (b'{"prompt": "%s"}, 1' % (b"x" * LARGE), "extra data after byte 262,"),
+    ],
+)
+def test_a_body_that_is_not_json_is_named_as_that(port: FleetPort, body: bytes, words: str) -> None:
+    """Not as a request that names no model: there the client would look at the wrong place."""
+    refused = port.ask("POST", COMPLETIONS, body)
+    assert refused.status == 400
+    assert refused.json["error"]["message"].startswith(words) or words in refused.json["error"]["message"]
+    assert "names no model" not in refused.json["error"]["message"]
 
 
 def test_models_are_listed_with_their_states_and_aliases(port: FleetPort) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_what_is_to_be_set_is_the_variable_of_that_folder(home: Path) -> None:
     ):
         assert f"set {variable} to" in str(explain(PermissionError(errno.EACCES, "no", str(path))))
     assert "use another path" in str(explain(PermissionError(errno.EACCES, "no", "/etc/x")))
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ours"),
+    [("", True), ("mixcli-header-x/h.gguf", True), ("quantize-x/h", True), ("tmpabc", True), ("out.gguf.part", False), ("work/m.gguf", False)],
+)  # fmt: skip
+def test_a_file_of_a_person_in_the_temporary_folder_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_ours: bool
+) -> None:
+    """TMPDIR would not move the output that they named."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    said = str(explain(OSError(errno.ENOSPC, "full", str(tmp_path / path))))
+    assert ("set TMPDIR to" in said, "use another path" in said) == (is_ours, not is_ours)
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,30 @@ def test_conversations_are_found_renamed_exported_imported_and_deleted(
     expect(page.locator("#notice")).to_contain_text("Nothing was imported.")
 
 
+@pytest.mark.parametrize(
+    ("conversation", "words"),
+    [
+        ({"children": [""], "messages": {"": {"role": "user", "text": "x"}}}, "do not form a tree"),
+        ({"children": ["a"], "messages": {"a": {"role": "user", "children": [""]}, "": {"role": "user"}}}, "do not form a tree"),
+        ({"settings": {"temperature": "hot"}}, "invalid setting, temperature"),
+        ({"settings": {"tools": "{"}}, "invalid setting, tools"),
+        (None, "an entry that is not a conversation"),
+    ],
+)  # fmt: skip
+def test_a_hostile_file_is_refused_and_the_page_goes_on(
+    visit: Visit, site: Site, scripted: ScriptedHost, tmp_path: Path, conversation: object, words: str
+) -> None:
+    """A message with the id of the top was its own parent: the tab hung, also when it was opened again."""
+    scripted.begin()
+    page = visit.open(site.url)
+    file = tmp_path / "hostile.json"
+    file.write_text(json.dumps({"format": "mixcli-conversations", "conversations": [conversation]}))
+    page.get_by_label("File to import").set_input_files(file)
+    expect(page.locator("#notice")).to_contain_text("Nothing was imported. The")
+    expect(page.locator("#notice")).to_contain_text(words)
+    expect(send(page, "hello").locator(".figures")).to_contain_text("tok/s")
+
+
 def test_a_full_browser_is_named_and_what_is_shown_is_kept_when_there_is_room_again(
     visit: Visit, site: Site, scripted: ScriptedHost
 ) -> None:
