@@ -25,7 +25,7 @@ _MAX_NAME = 1 << 10
 _MAX_VALUES = 1 << 28
 _MAX_FILE = 1 << 30  # bytes; that of Mixtral 8x22B has 50 MB
 _MAX_IMPORTANCE = 1e15  # the square of a float16 is at most 4.3e9
-_EDGES = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out unless it is told otherwise
+_EDGES = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out by default
 _OWN = "sensitivity."  # before the names of the entries that only mixcli tailor reads (tailor/statistics.py)
 
 
