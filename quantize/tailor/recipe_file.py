@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import BadOption, CorruptFile, NeedsOption
+from quantize.errors import BadOption, CorruptFile, NeedsOption, Unsupported
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.recipe import FILE_TYPES, base_type, stays_float, tensor_type
@@ -127,12 +127,19 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def _type_of(name: str, kind: str) -> GGMLQuantizationType:
+    try:
+        return tensor_type(kind)
+    except Unsupported as error:
+        raise _Fault(f"{shown(name)}: {str(error).rstrip('.')}") from None
+
+
 def _parsed(value: object) -> TailoredRecipe:
     data = _object(value, "it")
     if data.get("format") != _FORMAT:
         raise _Fault(f"its format is not {_FORMAT}")
     kinds = _object(data.get("types"), "types")
-    types = {name: tensor_type(_text(kinds, name)) for name in kinds}
+    types = {name: _type_of(name, _text(kinds, name)) for name in kinds}
     file_type = _text(data, "file_type")
     if not types or file_type not in FILE_TYPES:
         raise _Fault("no types" if not types else f"quant {file_type:.20}")

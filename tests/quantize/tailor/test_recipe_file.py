@@ -88,7 +88,10 @@ def test_what_does_not_belong_together_is_refused(
         ({"imatrix": None}, "imatrix is not a JSON object"),
         ({"imatrix": {}}, "name. is missing"),
         ({"file_type": "Q9"}, "is not a recipe .*quant Q9"),
-        ({"types": {**data["types"], "output.weight": "Q9"}}, "Q9 is not a tensor type"),
+        (
+            {"types": {**data["types"], "output.weight": "Q9"}},
+            "is not a recipe .*output.weight.: Q9 is not a tensor type",
+        ),
     ):
         recipe.write_text(json.dumps({**data, **change}))
         fails(message, 5)
