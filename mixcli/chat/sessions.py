@@ -16,6 +16,7 @@ from mixcli.chat.database import ChatDatabase, Use
 from mixcli.errors import UsageError
 from mixcli.request.prompt import FunctionCall
 from mixcli.system import paths
+from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 
 PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"
@@ -207,15 +208,21 @@ class Sessions:
         self._database.write(lambda: self._look_at(session, head))
 
     def path(self, head: int | None) -> list[StoredMessage]:
-        """Return the messages from the beginning to `head`."""
-        rows = self._database.execute(
+        """Return the messages from the beginning to `head`; in a damaged database those that are left, with a warning."""
+        rows = self._database.execute(  # a message is older than its answers, so that no circle is walked
             "WITH RECURSIVE line (id, parent, depth) AS ("
             " SELECT id, parent, 0 FROM message WHERE id = ?"
-            " UNION ALL SELECT message.id, message.parent, depth + 1 FROM message JOIN line ON message.id = line.parent)"
+            " UNION ALL SELECT message.id, message.parent, depth + 1 FROM message JOIN line"
+            " ON message.id = line.parent AND message.id < line.id)"
             " SELECT message.* FROM message JOIN line USING (id) ORDER BY depth DESC",
             (head,),
         )
-        return [_message(row) for row in rows]
+        found = [_message(row) for row in rows]
+        if found and found[0].parent is not None:
+            console.warn(
+                f"the database of conversations is damaged: what came before message {found[0].id} is missing; the rest is shown"
+            )
+        return found
 
     def leaves(self, session: int) -> list[StoredMessage]:
         """Return the last message of every branch, in the order in which they were written."""
@@ -259,7 +266,7 @@ class Sessions:
         )
         return [
             Session(
-                row["id"], row["name"], row["model"], row["system"], json.loads(row["settings"]), row["head"],
+                row["id"], row["name"], row["model"], row["system"], _settings(row), row["head"],
                 row["created"], row["used"], row["n"],
             )
             for row in rows
@@ -292,8 +299,28 @@ def _row(*values: Any) -> tuple[Any, ...]:
     return tuple(clean(value) if isinstance(value, str) else value for value in values)
 
 
+def _settings(row: sqlite3.Row) -> dict[str, Any]:
+    """Return the settings of a conversation; the defaults, with a warning, where they cannot be read."""
+    try:
+        found = json.loads(row["settings"])
+    except (ValueError, TypeError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    console.warn(f"the settings of the conversation {row['name']} cannot be read; the defaults are used")
+    return {}
+
+
+def _ids(raw: object) -> "array[int]":
+    """Return token ids; none where they are damaged, and the text is tokenized again."""
+    ids = array("I")
+    if isinstance(raw, bytes) and len(raw) % ids.itemsize == 0:
+        ids.frombytes(raw)
+    return ids
+
+
 def _message(row: sqlite3.Row) -> StoredMessage:
-    ids = array("I", row["tokens"])
+    ids = _ids(row["tokens"])
     return StoredMessage(
         row["id"],
         row["parent"],

@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.process_state import born
 
+T = TypeVar("T", bound=tuple)  # type: ignore[type-arg]
 LONGEST = 1 << 16  # bytes of a note
 
 
@@ -35,12 +38,23 @@ def notes(folder: Path, suffix: str) -> Iterator[tuple[Path, Fields]]:
     """Yield the notes with a suffix, each with its fields by name; what is not one is left out."""
     for path in sorted(folder.glob(f"*{suffix}")):
         try:
-            with path.open("rb") as file:
-                fields = json.loads(file.read(LONGEST))
-        except (OSError, ValueError):
+            # without waiting for a writer, where a FIFO has the name
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(handle, "rb") as file:
+                fields = json.loads(file.read(LONGEST) or b"")
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(fields, dict):
             yield path, fields
 
 
-__all__ = ["notes", "remove_note", "runs", "write_note"]
+def of_types(kind: type[T], fields: Fields) -> T | None:
+    """Return the fields of a note as a named tuple; None where one is missing, unknown or of another type: by another version, or by hand."""
+    types = kind.__annotations__
+    if fields.keys() != types.keys() or any(type(fields[name]) is not types[name] for name in types):
+        return None
+    values: list[Any] = [fields[name] for name in types]
+    return kind(*values)
+
+
+__all__ = ["notes", "of_types", "remove_note", "runs", "write_note"]

@@ -1,12 +1,11 @@
 """The record of a port that `mixcli serve` has open: its process, its address, and the key with which programs of this user may look at its state."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mixcli.host.protocol.notes import notes, remove_note, runs, write_note
+from mixcli.host.protocol.notes import notes, of_types, remove_note, runs, write_note
 from mixcli.system.process_state import born
 
 SUFFIX = ".port"
@@ -44,12 +43,13 @@ class PortRecord(NamedTuple):
 def port_records(folder: Path) -> Iterator[PortRecord]:
     """Yield the records of ports whose process runs; those of dead ones are cleared away."""
     for path, fields in notes(folder, SUFFIX):
-        with contextlib.suppress(TypeError):  # of another version
-            record = PortRecord(**fields)  # type: ignore[arg-type]
-            if runs(record.pid, record.born):
-                yield record
-            else:
-                remove_note(path)
+        record = of_types(PortRecord, fields)
+        if record is None:  # of another version
+            continue
+        if runs(record.pid, record.born):
+            yield record
+        else:
+            remove_note(path)
 
 
 __all__ = ["LOOK", "LOOK_HEADER", "PortRecord", "port_records"]

@@ -152,6 +152,34 @@ def test_a_newer_database_is_left_alone(
     assert database_path().read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("UPDATE message SET parent = 4 WHERE id = 1", "what came before message 1 is missing"),
+        ("UPDATE message SET parent = 3 WHERE id = 3", "what came before message 3 is missing"),
+        ("UPDATE message SET parent = 99 WHERE id = 3", "what came before message 3 is missing"),
+        ("UPDATE session SET settings = '{'", "the settings of the conversation one cannot be read"),
+        ("UPDATE session SET settings = '[1]'", "the settings of the conversation one cannot be read"),
+        ("UPDATE message SET tokens = x'010203'", ""),
+        ("UPDATE message SET tokens = 'text'", ""),
+    ],
+)
+def test_a_conversation_that_was_edited_by_hand_is_read_as_far_as_it_goes(
+    conversation: Conversation, mixcli: Runner, tmp_path: Path, damage: str, words: str
+) -> None:
+    """A message that came before itself was looked for without an end."""
+    turn(conversation, "One", "first", (7, 8))
+    turn(conversation, "Two", "second")
+    conversation.store.close()
+    with sqlite3.connect(database_path()) as database:
+        database.execute("PRAGMA foreign_keys = OFF")
+        database.execute(damage)
+    done = mixcli("sessions", "export", "one", str(tmp_path / "one.json"))
+    assert done.returncode == 0, done.stderr
+    assert "second" in (tmp_path / "one.json").read_text()
+    assert words in done.stderr
+
+
 def test_a_torn_database_is_an_integrity_error(mixcli: Runner, home: Path) -> None:
     (home / "data").mkdir(parents=True, exist_ok=True)
     (home / "data" / "chat.db").write_bytes(b"not a database at all" * 100)
