@@ -48,7 +48,7 @@ def rate(quantize: Quantize, rows: NDArray[np.float32], threads: int) -> dict[st
                 return {"rate": best}
 
 
-def compared(theirs: Callable[[], Numbers], ours: Callable[[], Numbers]) -> dict[str, float]:
+def compared(theirs: Callable[[], Numbers], ours: Callable[[], Numbers]) -> dict[str, float | bool]:
     """Measure both in turns; return their rates, how many times as fast ours is with its interval, and what others had of the machine."""
     rounds = all_turns([Side("ggml", theirs), Side("mixcli", ours)], N_PAIRS, show=False)
     sides = side_medians(rounds)
@@ -60,6 +60,7 @@ def compared(theirs: Callable[[], Numbers], ours: Callable[[], Numbers]) -> dict
         "low": low,
         "high": high,
         "pairs": found.n_pairs,
+        "disturbed": found.is_disturbed,
         "others": most_others(rounds) or 0.0,
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.estimate import QUIET, Estimate, Finding, Numbers, Promise, findings
+from bench.estimate import MIN_PAIRS, QUIET, Estimate, Finding, Numbers, Promise, findings
 from bench.page import Machines, Row, promise_table
 
 Result = Mapping[str, Any]
@@ -153,6 +153,10 @@ def kernels_section(result: Result, machines: Machines) -> list[str]:
     for row in result["rows"]:
         low, high = row.get("low"), row.get("high")
         interval = "none" if low is None else f"{low:.1f} to {high:.1f}"
+        if low is not None and row["pairs"] < MIN_PAIRS:
+            interval += ", range"
+        if row.get("disturbed"):
+            interval += ", disturbed"
         others = f"{row['others']:.0%}" if "others" in row else ""
         lines.append(
             f"| {row['type']} | {row['threads']} | {row['ggml']:.1f} | {row['mixcli']:.1f} | {row['ratio']:.1f}x "

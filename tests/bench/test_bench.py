@@ -10,7 +10,7 @@ from bench.estimate import Estimate, Finding
 from bench.page import Machines
 from bench.process import measure
 from bench.quantize import differing_tensors, rows
-from bench.quantize_page import quantize_findings
+from bench.quantize_page import kernels_section, quantize_findings
 from bench.report import PAGE, page
 from quantize import Options, convert
 from tests.support.bench_machine import MACHINE
@@ -113,4 +113,19 @@ def test_promises_are_held_against_the_worst_memory_and_times_pair_by_pair() -> 
         (6.0, "kept"),
         (3000, "not kept"),
         (1, "not kept"),
+    ]
+
+
+def test_a_range_and_a_disturbed_machine_stand_beside_the_speed_of_a_kernel() -> None:
+    row = {"type": "Q4_K", "threads": 1, "ggml": 10.0, "mixcli": 20.0, "ratio": 2.0, "low": 1.5, "high": 2.5}
+    rows = [
+        {**row, "pairs": 10},
+        {**row, "pairs": 5, "others": 0.4, "disturbed": True},
+        {**row, "low": None, "high": None},
+    ]
+    lines = kernels_section({"machine": MACHINE, "rows": rows}, Machines())[-4:-1]
+    assert [line.split(" | ")[5] for line in lines] == [
+        "1.5 to 2.5",
+        "1.5 to 2.5, range, disturbed",
+        "none",
     ]
