@@ -16,7 +16,7 @@ from xdist.remote import Producer
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.hardware import gpu_backends
-from tests.support import forked, quick, schedule
+from tests.support import forked, quick, schedule, verdicts
 
 ROOT = Path(__file__).resolve().parent.parent
 # the same examples in every run, whatever time they take: `--hypothesis-profile=default` draws others
@@ -156,6 +156,7 @@ def mixcli(home: Path) -> Iterator[Runner]:
     yield run
     if home.exists() and any(paths.runtime_dir().glob("*.sock")):
         mixcli_process(home, ["stop", "--all", "-q"])
+    verdicts.keep(home)
 
 
 @pytest.fixture(scope="session")
@@ -202,6 +203,7 @@ def warm_home(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str
     place = link_demo(demo_path("Q4_K_M"), tmp_path_factory.mktemp("warm") / "home")
     yield place
     mixcli_process(place, ["stop", "--all", "-q"])
+    verdicts.keep(place)
 
 
 @pytest.fixture
@@ -224,4 +226,5 @@ def link_demo(gguf: Path, home: Path) -> Path:
     target.mkdir(parents=True, mode=0o700)
     for file in gguf.parent.iterdir():
         os.link(file, target / file.name)
+    verdicts.lend(home)
     return home

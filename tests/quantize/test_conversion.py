@@ -14,7 +14,9 @@ from quantize.recipe import FILE_TYPES
 from quantize.sources.gguf_header import read_header
 from tests.support.checkpoints import write_checkpoint
 
-USUAL = ["F16", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS", "IQ3_S"]
+USUAL = ["F16", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ3_S"]
+# of a dense model those whose rules ask for the number of experts, and one type that a mixture has not: test_writer has all shapes
+DENSE = ["F16", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "IQ4_XS"]
 SOURCES = {
     "Mixtral, tokenizer v1": {"tokenizer": "v1", "n_expert": 8, "n_ff": 320, "n_shards": 3},
     "Mistral, tokenizer v3": {"tokenizer": "v3", "architecture": "MistralForCausalLM"},
@@ -36,9 +38,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
 
 
 @pytest.mark.parametrize(
-    "output_type", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("IQ")) for name in USUAL]
+    ("source", "output_type"),
+    [
+        pytest.param(source, name, marks=[pytest.mark.slow] * (name not in ("F16", "Q8_0")))
+        for source, names in zip(SOURCES, (USUAL, DENSE), strict=True)
+        for name in names
+    ],
 )
-@pytest.mark.parametrize("source", SOURCES)
 def test_one_pass_is_two_steps(
     checkpoints, tmp_path: Path, llama_quantize, source: str, output_type: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from mixcli.host.protocol.paths import CHAT, READY
 from mixcli.host.state import HostState
 from profiles.placement import Placement
 from quantize import Options, convert
+from tests.support import verdicts
 from tests.support.checkpoints import write_checkpoint, write_native
 
 PLACEMENT = Placement(n_ctx=256, n_batch=64, n_ubatch=32, n_threads=1, n_threads_batch=1)
@@ -107,8 +109,11 @@ def instruct_app(folder: Path, version: str) -> Iterator[App]:
 def _app_of(checkpoint: Path, placement: Placement = PLACEMENT) -> Iterator[App]:
     gguf = checkpoint.with_suffix(".gguf")
     convert(checkpoint, gguf, Options(output_type="Q8_0"))
+    home = Path(os.environ["MIXCLI_HOME"])
+    verdicts.lend(home)
     app = App(gguf, placement)
     try:
         yield app
     finally:
         app.close()
+        verdicts.keep(home)

@@ -16,7 +16,7 @@ from typing import NoReturn
 from mixcli.client.spawn import Child
 from mixcli.host import __main__ as host
 from mixcli.system import python_child
-from tests.support import forked
+from tests.support import forked, verdicts
 
 PRELOADED = ("uvicorn", "mixcli.host.api.app", "mixcli.host.state", "mixcli.system.connection")
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -32,6 +32,7 @@ def install() -> None:
 @contextmanager
 def starting() -> Iterator[None]:
     """Let hosts that this process starts meanwhile be forked; each ends with it at the latest."""
+    verdicts.lend(Path(os.environ["MIXCLI_HOME"]))
     usual = Child.__dict__["start"]
     Child.start = classmethod(_begin)  # type: ignore[method-assign,assignment]
     try:

@@ -1,5 +1,6 @@
 """A real host with the demo model in it: one for a test, or one for all tests of a file."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
-from tests.support import forked_hosts
+from tests.support import forked_hosts, verdicts
 
 N_THREADS = min(2, physical_cores())
 PLACEMENT = Placement(n_ctx=2048, n_threads=N_THREADS, n_threads_batch=N_THREADS)
@@ -40,6 +41,7 @@ def held(name: HostName, placement: Placement | LoadPlan) -> Iterator[Host]:
     host.release()
     for left in hosts():
         stop(left.pid)
+    verdicts.keep(Path(os.environ["MIXCLI_HOME"]))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.checkpoint import check_disk
 from mixcli.pull.remote_shape import source_of
@@ -37,6 +38,7 @@ LOGIT_SPREAD = 4.0  # the standard deviation of the logits; the likeliest of 32,
 
 # weights in a block -> blocks of a pool: the largest prime that keeps it at four million weights
 _N_BLOCKS = {256: 16381, 128: 32749, 64: 65521, 32: 131071, 1: 4194301}
+_AT_ONCE = 1 << 16  # weights of a pool that are quantized at once
 
 
 def shape_named(name: str, n_layer: int | None = None) -> ModelFacts:
@@ -120,20 +122,44 @@ def _vocabulary(n_vocab: int) -> dict[str, Value]:
 
 
 class _Pools:
-    """Blocks of normal weights, by type and width; quantized by the library when first asked for."""
+    """Blocks of normal weights, by type and width; drawn when first asked for, and quantized by the library where they are used."""
 
     def __init__(self, random: np.random.Generator) -> None:
         self._random = random
-        self._blocks: dict[tuple[GGMLQuantizationType, float], memoryview] = {}
+        self._pools: dict[tuple[GGMLQuantizationType, float], _Pool] = {}
 
-    def blocks(self, type_: GGMLQuantizationType, spread: float) -> memoryview:
+    def pool(self, type_: GGMLQuantizationType, spread: float) -> "_Pool":
         key = type_, spread
-        if key not in self._blocks:
+        if key not in self._pools:
             n_weights = BLOCK[type_][0]
             shape = (_N_BLOCKS[n_weights], n_weights)
             weights = self._random.standard_normal(shape, np.float32) * np.float32(spread)
-            self._blocks[key] = ggml.quantize_chunk(type_, weights).reshape(-1).data
-        return self._blocks[key]
+            self._pools[key] = _Pool(type_, weights)
+        return self._pools[key]
+
+
+class _Pool:
+    """The blocks of one type and width: a small model uses few of them, and to quantize takes longest."""
+
+    def __init__(self, type_: GGMLQuantizationType, weights: NDArray[np.float32]) -> None:
+        self._type, self._weights = type_, weights
+        self._at_once = _AT_ONCE // BLOCK[type_][0]  # blocks
+        self._bytes = bytearray(len(weights) * BLOCK[type_][1])
+        self._missing = set(range(-(-len(weights) // self._at_once)))
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def piece(self, at: int, n_bytes: int) -> memoryview:
+        """Return so many bytes from a block on, or fewer where the pool ends."""
+        end = min(at + n_bytes, len(self._bytes))
+        n_made = self._at_once * BLOCK[self._type][1]  # bytes
+        for n in self._missing.intersection(range(at // n_made, -(-end // n_made))):
+            weights = self._weights[n * self._at_once : (n + 1) * self._at_once]
+            made = ggml.quantize_chunk(self._type, weights).reshape(-1).data
+            self._bytes[n * n_made : n * n_made + len(made)] = made
+            self._missing.remove(n)
+        return memoryview(self._bytes)[at:end]
 
 
 def _pieces(tensor: PlacedTensor, pools: _Pools, random: np.random.Generator) -> Iterator[memoryview]:
@@ -142,13 +168,13 @@ def _pieces(tensor: PlacedTensor, pools: _Pools, random: np.random.Generator) ->
     if len(shape) == 1:
         yield np.ones(shape, np.float32).data.cast("B")
         return
-    pool = pools.blocks(tensor.type, _spread(tensor.source.name, shape[-1]))
+    pool = pools.pool(tensor.type, _spread(tensor.source.name, shape[-1]))
     n_matrices = shape[0] if len(shape) > 2 else 1
     size = BLOCK[tensor.type][1]
     for _ in range(n_matrices):
         at, left = int(random.integers(len(pool) // size)) * size, tensor.n_bytes // n_matrices
         while left:
-            piece = pool[at : at + left]
+            piece = pool.piece(at, left)
             yield piece
             at, left = 0, left - len(piece)
 

@@ -128,6 +128,7 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     BatchJournal(tmp_path / "journal").close()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AROUND", 500)
     keys = filled(tmp_path / "journal", 20_000)

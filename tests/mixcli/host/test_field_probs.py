@@ -40,8 +40,12 @@ SCHEMA = {
 
 @pytest.fixture(scope="module", params=["v3", "v13"])
 def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    with instruct_app(tmp_path_factory.mktemp("fields"), request.param) as app:
-        yield app
+    folder = tmp_path_factory.mktemp("fields")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIXCLI_HOME", str(folder / "home"))
+        patch.setenv("MIXCLI_KV_DISK", "0")
+        with instruct_app(folder, request.param) as app:
+            yield app
 
 
 def thinking(app: App) -> dict[str, int]:

@@ -39,6 +39,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_draft_model_guesses_and_the_answer_is_the_same(name: HostName, smol_path: Path) -> None:
     """SmolLM2 drafts for the demo, whose experts are copies of it; a deterministic request is answered without drafts."""
     small = DraftLoad(smol_path, replace(PLACEMENT, n_ctx=512, n_seq_max=1))

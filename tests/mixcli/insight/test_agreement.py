@@ -50,6 +50,7 @@ def silent(*_: object) -> None:
     """Report nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_same_numbers_as_llama_cpp(smol: Model, smol_path: Path, tmp_path: Path) -> None:
     reading = reading_of(smol_path)

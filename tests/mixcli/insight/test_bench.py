@@ -88,6 +88,7 @@ def test_an_interruption_keeps_what_was_measured(home: Path, model: Path) -> Non
     assert all(one.roof and one.roof > 0 for one in bench.run.results if one.test.kind == "decode")
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_and_the_next_is_compared_with_it(mixcli: Runner, home: Path, model: Path) -> None:
     arguments = ("bench", str(model), "-p", "16", "-n", "2", "-b", "1,40", "-r", "2")
     first = mixcli(*arguments, "--csv")

@@ -21,6 +21,7 @@ def model(tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "tiny.gguf", n_expert=8)
 
 
+@pytest.mark.slow
 def test_from_a_text_to_a_quantized_file_and_its_distance(
     mixcli: Runner, home: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_bad_input_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_quants_are_compared_with_the_largest(mixcli: Runner, model: Path, tmp_path: Path) -> None:
     small, notes = tmp_path / "small.gguf", tmp_path / "notes.txt"
     notes.write_text(TEXT)

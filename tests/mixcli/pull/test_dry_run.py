@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Runner
 from tests.support import small_gguf
 from tests.support.hub_server import StandIn
@@ -11,6 +13,7 @@ from tests.support.hub_server import StandIn
 SMALL, LARGE = small_gguf.gguf(9_000_000, seed=3), small_gguf.gguf(12_000_000, seed=4)
 
 
+@pytest.mark.slow
 def test_a_plan_fetches_less_than_two_megabytes(
     hub: StandIn, online: dict[str, str], mixcli: Runner, home: Path
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from quantize.source import Value
 from tests.conftest import mixcli_process
 from tests.support import family_gguf
@@ -13,6 +15,7 @@ def file_of(folder: Path, family: str, changes: dict[str, Value | None] | None =
     return family_gguf.write(family, folder / f"{family}.gguf", changes=changes).read_bytes()
 
 
+@pytest.mark.slow
 def test_one_that_runs_is_planned_from_its_header_and_arrives_with_a_note(
     hub: StandIn, pull, online: dict[str, str], home: Path, tmp_path: Path
 ) -> None:

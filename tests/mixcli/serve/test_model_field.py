@@ -21,6 +21,7 @@ keys = st.sampled_from(["model", "stream", 'mo"del', "\\model", "módel"]) | st.
 texts = st.text(alphabet='"\\{}[],: model', max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.dictionaries(keys, values | texts | st.lists(texts, max_size=3), max_size=8),

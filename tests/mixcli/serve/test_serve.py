@@ -39,6 +39,19 @@ STORY: dict[str, Any] = {
 
 @pytest.fixture
 def served(mixcli: Runner, with_demo: Path) -> Iterator[Served]:
+    """Serve the demo for a test that ends the server."""
+    yield from running()
+
+
+@pytest.fixture(scope="module")
+def kept(warm_home: Path) -> Iterator[Served]:
+    """Serve it for the tests that leave the server running; each may end the model process, which the next request starts again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIXCLI_HOME", str(warm_home))
+        yield from running()
+
+
+def running() -> Iterator[Served]:
     server = Served("--port", "0")
     yield server
     if server.process.poll() is None:
@@ -122,22 +135,22 @@ def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_who_hangs_up_stops_the_model(served: Served) -> None:
+def test_who_hangs_up_stops_the_model(kept: Served) -> None:
     endless = json.dumps({**STORY, "max_tokens": 900, "stream": True}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        with socket.create_connection(("127.0.0.1", kept.port)) as connection:
             connection.sendall(head % len(endless) + endless)
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-    wait_for(lambda: served.ask("GET", "/health")[1]["n_running"] == 0)
+    wait_for(lambda: kept.ask("GET", "/health")[1]["n_running"] == 0)
 
 
 @pytest.mark.slow
-def test_a_model_that_dies_is_started_again(served: Served) -> None:
+def test_a_model_that_dies_is_started_again(warm: Runner, kept: Served) -> None:
     (host,) = hosts()
     os.kill(host.pid, signal.SIGKILL)
     assert CAPITAL.matches(
-        served.ask("POST", "/v1/chat/completions", QUESTION)[1]["choices"][0]["message"]["content"]
+        kept.ask("POST", "/v1/chat/completions", QUESTION)[1]["choices"][0]["message"]["content"]
     )
     assert hosts()[0].pid != host.pid
 
@@ -160,7 +173,7 @@ def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> N
 
 @pytest.mark.slow
 def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
-    mixcli: Runner, served: Served, tmp_path: Path
+    warm: Runner, kept: Served, tmp_path: Path
 ) -> None:
     texts = tmp_path / "countries.txt"
     texts.write_text("France\nItaly\nEngland\n" * 4)
@@ -172,18 +185,18 @@ def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
         "--choice",
         "Paris,Rome,London",
     )
-    here = mixcli(*ask, "-m", "demo", "--ctx", "1024")
-    there = mixcli(*ask, "--endpoint", f"http://127.0.0.1:{served.port}/v1")
+    here = warm(*ask, "-m", "demo", "--ctx", "1024")
+    there = warm(*ask, "--endpoint", f"http://127.0.0.1:{kept.port}/v1")
     assert (here.returncode, there.returncode) == (0, 0), there.stderr
-    assert f"the text is sent to http://127.0.0.1:{served.port}/v1" in there.stderr
+    assert f"the text is sent to http://127.0.0.1:{kept.port}/v1" in there.stderr
 
     def labels(text: str) -> list[tuple[int, str]]:
         return [(line["id"], line["result"]) for line in map(json.loads, text.splitlines())]
 
     assert labels(there.stdout) == labels(here.stdout)
     assert len(labels(here.stdout)) == 12
-    once = mixcli(
-        "run", "What is the capital of France?", "--endpoint", f"http://127.0.0.1:{served.port}", "--stats"
+    once = warm(
+        "run", "What is the capital of France?", "--endpoint", f"http://127.0.0.1:{kept.port}", "--stats"
     )
     assert CAPITAL.matches(once.stdout)
     assert "tokens" in once.stderr
@@ -270,41 +283,41 @@ def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner,
 
 
 @pytest.mark.slow
-def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(served: Served) -> None:
+def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(kept: Served) -> None:
     story = {**STORY, "temperature": 1.5, "max_tokens": 8}
-    first = served.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
-    again = served.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
+    first = kept.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
+    again = kept.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
     assert first == again
     forged = {"X_Mixcli_Client": "serve-0", "Idempotency_Key": "1", "Authorization": "Bearer b"}
-    status, other = served.ask("POST", "/v1/chat/completions", story, **forged)
+    status, other = kept.ask("POST", "/v1/chat/completions", story, **forged)
     assert status == 200
     assert other["id"] != first[1]["id"]
-    status, refusal = served.ask(
+    status, refusal = kept.ask(
         "POST", "/v1/chat/completions", QUESTION, Idempotency_Key="1", Authorization="Bearer a"
     )
     assert (status, refusal["error"]["code"]) == (409, "idempotency_key_reused")
 
 
 @pytest.mark.slow
-def test_a_look_loads_nothing_and_a_request_does(served: Served, mixcli: Runner) -> None:
+def test_a_look_loads_nothing_and_a_request_does(kept: Served, warm: Runner) -> None:
     """`mixcli stop` while serve runs ends at once, though serve is the parent of the process; what serve says afterwards is no new load."""
-    assert mixcli("stop", "--all", timeout=60).returncode == 0
-    status, body = served.ask("GET", "/health")
+    assert warm("stop", "--all", timeout=60).returncode == 0
+    status, body = kept.ask("GET", "/health")
     assert (status, "no model is loaded" in body["error"]["message"]) == (503, True)
-    assert served.ask("GET", "/v1/models")[0] == 503
+    assert kept.ask("GET", "/v1/models")[0] == 503
     assert hosts() == []
-    assert served.ask("POST", "/v1/chat/completions", QUESTION)[0] == 200
-    assert served.ask("GET", "/health")[0] == 200
+    assert kept.ask("POST", "/v1/chat/completions", QUESTION)[0] == 200
+    assert kept.ask("GET", "/health")[0] == 200
 
 
 @pytest.mark.slow
-def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(served: Served) -> None:
+def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(kept: Served) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
     for piece in (b"", head, head + b"\r\n{", b"GET / HT"):
         for _ in range(10):
-            with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            with socket.create_connection(("127.0.0.1", kept.port)) as connection:
                 connection.sendall(piece)
-    with socket.create_connection(("127.0.0.1", served.port)) as dripping:
+    with socket.create_connection(("127.0.0.1", kept.port)) as dripping:
         dripping.settimeout(0.5)
         with ends_within(100), contextlib.suppress(ConnectionError):
             while True:
@@ -312,9 +325,9 @@ def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(served: Serv
                 with contextlib.suppress(TimeoutError):
                     if not dripping.recv(100):
                         break
-    count = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
+    count = len(list(Path(f"/proc/{kept.process.pid}/fd").iterdir()))
     assert count < 40
-    assert served.ask("GET", "/health")[0] == 200
+    assert kept.ask("GET", "/health")[0] == 200
 
 
 @pytest.mark.slow

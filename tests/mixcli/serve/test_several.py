@@ -24,6 +24,7 @@ from tests.mixcli.serve.test_kills import resident
 from tests.support.fleets import NEEDS, VOCABULARIES, FleetPort, served_fleet, small_models
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow  # they wait for loads
 COMPLETIONS = "/v1/completions"
 NAMES = list(VOCABULARIES)
 
@@ -167,7 +168,6 @@ def test_the_port_tells_programs_of_its_user_of_its_models(port: FleetPort) -> N
     assert (state.status, len(state.models), state.memory["host"].limit) == ("ready", 3, int(2.5 * NEEDS))
 
 
-@pytest.mark.slow
 def test_a_hundred_requests_for_three_models_in_memory_for_one_and_a_half(
     home: Path, stored: list[StoredModel]
 ) -> None:
@@ -198,7 +198,6 @@ def test_a_hundred_requests_for_three_models_in_memory_for_one_and_a_half(
     assert 0 < most["bytes"] < NEEDS
 
 
-@pytest.mark.slow
 def test_a_stream_is_told_of_the_load_and_its_model_is_not_unloaded_under_it(
     home: Path, stored: list[StoredModel]
 ) -> None:
@@ -225,7 +224,6 @@ def test_a_stream_is_told_of_the_load_and_its_model_is_not_unloaded_under_it(
         assert answer.headers["content-type"].startswith("text/event-stream")
 
 
-@pytest.mark.slow
 def test_a_damaged_file_and_a_killed_host_concern_one_model_each(
     home: Path, stored: list[StoredModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,7 @@ def test_compiled_code_and_verdict_are_kept(ask: Callable[..., bool], tmp_path: 
     assert ask()
 
 
+@pytest.mark.slow
 def test_old_caches_are_let_go(ask: Callable[..., bool], tmp_path: Path) -> None:
     for age in range(6):
         old = tmp_path / "mixcli" / "kernels" / f"old{age}"
@@ -228,6 +229,7 @@ def test_without_numba_the_library_serves(ask: Callable[..., bool]) -> None:
     assert not ask(NUMBA_DISABLE_JIT="1")
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_costs_only_time(ask: Callable[..., bool]) -> None:
     assert ask(NUMBA_CACHE_DIR="/dev/null/here")
 

@@ -59,6 +59,7 @@ def test_text_becomes_the_reference_tokens(version: str, vocabularies: dict[str,
     assert differing == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_text_never_becomes_a_control_token(version: str, vocabularies: dict[str, Loaded]) -> None:
     vocab, _, _ = vocabularies[version]
