@@ -10,6 +10,7 @@
     ├── DoesNotFit             4  memory, disk or context is too small
     │   └── ContextOverflow    4  a prompt has more tokens than the context
     ├── IntegrityError         5  corrupt, truncated, mismatched or unsupported file
+    │   └── UnreadableFile     1  a file that may be sound and cannot be read: no permission
     ├── NotReachable           6  offline, gated, rate limited
     │   └── Busy               6  the queue is full
     └── ModelDied              7  the model process crashed
@@ -109,6 +110,12 @@ class IntegrityError(MixcliError):
     exit_code = 5
 
 
+class UnreadableFile(IntegrityError):
+    """A file that may be sound cannot be read, such as one without permission."""
+
+    exit_code = 1
+
+
 class NotReachable(MixcliError):
     """Something outside this machine could not be reached."""
 
@@ -151,6 +158,7 @@ __all__ = [
     "NotInstalled",
     "NotReachable",
     "SomeFailed",
+    "UnreadableFile",
     "Unresponsive",
     "UsageError",
 ]

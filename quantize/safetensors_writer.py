@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
         raise NoSpace(
             f"{path} needs {need / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free; free some space and rerun the command."
         )
-    with part.open("wb") as file:
+    with named_errors(part), part.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for tensor in ordered:
             step = max(1, _SLAB // tensor.shape[-1])
@@ -48,6 +49,17 @@ def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Give an OSError of a write the name of the file, which a full disk does not tell."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
 
 
 def to_bfloat16(rows: Float32s) -> NDArray[np.uint16]:

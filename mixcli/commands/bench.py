@@ -199,7 +199,9 @@ def _finish(run: "BenchRun", before: "BenchRun | None", *, as_json: bool, as_csv
     try:
         console.note(f"saved as {save(run).stem}")
     except OSError as error:
-        console.warn(f"this run cannot be saved: {error.strerror}: {error.filename}")
+        from mixcli.system.os_errors import explain
+
+        console.warn(f"this run cannot be saved: {explain(error)}")
     if as_csv:
         console.write(_csv(run))
     else:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixcli.errors import IntegrityError
+from mixcli.errors import IntegrityError, UnreadableFile
 from profiles import dimensions
 from profiles.dimensions import Dimensions, read_dimensions
 from profiles.errors import BadModel
@@ -34,7 +34,8 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
             return open_shards(paths[0]).whole
         return model_header([(path.name, path) for path in paths])
     except QuantizeError as error:
-        raise IntegrityError(str(error)) from error
+        kind = IntegrityError if error.exit_code == IntegrityError.exit_code else UnreadableFile
+        raise kind(str(error)) from error
 
 
 def file_type_of(header: GgufHeader) -> str:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 EXIT_SIGNAL = 128
+RETRY_AFTER = 0.05  # seconds
 
 
 class Interrupted(KeyboardInterrupt):
@@ -32,7 +34,11 @@ class Ended(SystemExit):
 
 
 def listen() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt, SIGTERM and SIGHUP raise Ended; what the parent has ignored (nohup, &) stays ignored."""
+    """Let Ctrl-C raise KeyboardInterrupt, SIGTERM and SIGHUP raise Ended; what the parent has ignored (nohup, &) stays ignored.
+
+    One that comes while a C library calls Python, as a compiler does, would be lost there: it is sent again.
+    """
+    sys.unraisablehook = _unraisable
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
     for number in ENDING:
@@ -55,6 +61,24 @@ def interrupt(_number: int, _frame: object) -> NoReturn:
 def _end(number: int, _frame: object) -> NoReturn:
     signal.signal(number, _leave)  # a second one does not wait
     raise Ended(EXIT_SIGNAL + number)
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again whose exception could not leave the function that it came in; show all else as Python does."""
+    error = lost.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = signal.SIGINT
+    elif isinstance(error, Ended) and isinstance(error.code, int):
+        number = signal.Signals(error.code - EXIT_SIGNAL)
+        signal.signal(number, _end)
+    else:
+        sys.__unraisablehook__(lost)
+        return
+    from threading import Timer  # rarely needed
+
+    again = Timer(RETRY_AFTER, os.kill, (os.getpid(), number))  # at once it would come in the same function
+    again.daemon = True
+    again.start()
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
