@@ -5,7 +5,6 @@ commands to the terminal); an answer for a pipe or file is passed on as it is, a
 """
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeVar
 
 from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
-from mixcli.system.text import clean
+from mixcli.system.text import clean, cut_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,9 +36,6 @@ CONTROL = {
 SLOW = 5.0  # seconds of a silent wait before a note explains it
 EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
 MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # limits and default of the width in columns
-
-MAX_WORD = 2000  # characters of a word in a message: nobody reads a longer one, which a shell may have made of a whole file
-_LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 
 
 def strip_controls(text: str) -> str:
@@ -363,11 +359,7 @@ class Console:
         err = sys.stderr
         if err is None or err.closed:
             return
-        text = strip_controls(clean(text))
-        if len(text) > MAX_WORD:
-            text = _LONG_WORD.sub(
-                lambda word: f"{word[0][: MAX_WORD // 2]}…{word[0][-MAX_WORD // 4 :]}", text
-            )
+        text = cut_words(strip_controls(clean(text)))
         try:
             err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
             err.flush()

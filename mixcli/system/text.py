@@ -18,6 +18,8 @@ _SURROGATE = "[\ud800-\udfff]"
 SAMPLE = 1 << 16  # bytes that tell what kind of data something is
 _POLL_INTERVAL = 1 << 12  # of them, that tell an encoding
 MAX_SHOWN = 200  # characters of a path in a sentence
+MAX_WORD = 2000  # characters of a word in a message
+_LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 SHARE_BAD = 0.1  # of bytes that are not UTF-8, or control characters: more is not text
 _FEW_BAD = 8  # bytes: so few are a slip, whatever their share
 _CONTROL = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32)})
@@ -73,6 +75,13 @@ def clean(text: str) -> str:
         return os.fsencode(text).decode("utf-8", "replace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         return re.sub(_SURROGATE, "\ufffd", text)
+
+
+def cut_words(text: str) -> str:
+    """Return a message with words of more than MAX_WORD characters cut: a shell may have made one of a whole file."""
+    if len(text) <= MAX_WORD:
+        return text
+    return _LONG_WORD.sub(lambda word: f"{word[0][: MAX_WORD // 2]}…{word[0][-MAX_WORD // 4 :]}", text)
 
 
 def n_bad_bytes(text: str) -> int:
