@@ -81,14 +81,15 @@ class Application:
         self._serve = _ray_serve()
         self.name = model.application(cluster.weights)
         self._bound = deployment(count, has_gpus=cluster.has_gpus).bind(model, cluster.expected)
+        self._has_begun = False  # to deploy; until then the cluster is as it was
         self._lease: Any = None  # an actor that ends with this process, however that ends
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._look, name="replicas", daemon=True)
 
     def deploy(self) -> None:
         """Start the replicas; InUse where another command serves the same application."""
-        self._lease = self._leased()
         try:
+            self._lease = self._leased()
             self._deploy()
         except (
             self._ray.exceptions.RayError,
@@ -101,6 +102,7 @@ class Application:
 
     def _deploy(self) -> None:
         with serve_lock(self._ray):
+            self._has_begun = True
             before = self._status()
             if self.name in before.applications:
                 console.note(f"the cluster runs {self.name} already; its replicas are used")
@@ -146,7 +148,7 @@ class Application:
     def end(self) -> None:
         """End the replicas, and Ray Serve where nothing else uses it; a warning names what stays."""
         self._stopped.set()
-        if self._lease is None:  # the application is another command's, or was not deployed
+        if not self._has_begun:  # the application is another command's, or was not deployed
             return
         try:
             if self._removed():

@@ -56,8 +56,8 @@ class Replica:
         if not self._hangs and await self._life.look():
             self._hangs, self._fault = True, HANGS
             await asyncio.to_thread(self._held.kill)
-        if self._fault is not None:
-            raise RuntimeError(self._fault)
+        if self._hangs or self._fault is not None:
+            raise RuntimeError(self._fault or HANGS)
 
     async def answer(self, request: ClusterRequest) -> AsyncIterator[Part]:
         """Yield that the request is here, and then the parts of its answer as the host sends them."""

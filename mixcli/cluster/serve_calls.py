@@ -37,8 +37,8 @@ def within(seconds: float, what: str, call: Callable[[], T]) -> T:
     try:
         return result.result(seconds)
     except TimeoutError:
-        if result.done():  # the call's own
-            raise
+        if result.done():  # it ended just now, or with an error of its own
+            return result.result()
         raise NotReachable(
             f"{what} took longer than {seconds:.0f} seconds: Ray Serve does not respond; see `ray status`"
         ) from None

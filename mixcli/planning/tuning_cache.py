@@ -18,6 +18,7 @@ from profiles.shape import ModelShape
 
 MAX_COUNT = 1 << 31
 LOAD_MODES = ("mmap", "mlock", "none")
+ELSEWHERE = ("least_ctx", "on_gpus")  # of a request: what is remembered is held against them when it is read
 HEAD = 4 << 20  # bytes that tell models apart: the header, and at least some of the weights
 
 
@@ -52,7 +53,7 @@ def tuned(path: Path, shape: ModelShape, machine: Machine, request: PlanRequest)
     """Return the best measured placement, if it still fits in free memory."""
     try:
         placement = Placement.from_json(_known(path, machine, request)["placement"])
-        if not _can_be(placement):
+        if not _can_be(placement) or placement.n_ctx < request.least_ctx or request.on_gpus:
             return None
         ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
     except (
@@ -75,9 +76,7 @@ def _key(path: Path, machine: Machine, request: PlanRequest) -> str:
         [(gpu.name, gpu.description) for gpu in machine.gpus],
         machine.n_cores,
         library_identity(),
-        {
-            name: value for name, value in asdict(request).items() if name != "least_ctx"
-        },  # in the purpose already
+        {name: value for name, value in asdict(request).items() if name not in ELSEWHERE},
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 

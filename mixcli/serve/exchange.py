@@ -30,7 +30,7 @@ LINGER = 1.0  # seconds in which the body of a refused request is read, so that 
 class Exchange:
     """One request and the way back to its client; every answer has an id, and what a web page's browser must know.
 
-    `has_comments` says that the answer began as a stream before its model was asked.
+    `has_comments` says that the answer began as a stream before its model was asked, `is_between_events` that what was sent last ends an event.
     """
 
     scope: Scope
@@ -39,6 +39,7 @@ class Exchange:
     own_headers: list[Header]
     has_begun: bool = False
     has_comments: bool = False
+    is_between_events: bool = False
 
     @property
     def headers(self) -> Headers:
@@ -51,6 +52,7 @@ class Exchange:
         await self.transmit({"type": "http.response.start", "status": status, "headers": everything})
 
     async def piece(self, body: bytes, *, more: bool) -> None:
+        self.is_between_events = body.endswith(b"\n\n")
         await self.transmit({"type": "http.response.body", "body": body, "more_body": more})
 
     async def whole(self, status: int, headers: list[Header], body: bytes) -> None:

@@ -47,9 +47,13 @@ async def raced(work: Work, *ends: Work) -> int | None:
 
 
 async def unless_it_hangs(exchange: Exchange, work: Work, hangs: Work) -> None:
-    """Do the work of an answer, unless its host hangs before the answer has begun."""
-    if await raced(work, hangs) == 0 and (exchange.has_comments or not exchange.has_begun):
+    """Do the work of an answer, unless its host hangs: a stream that has begun then ends with an error event, any other answer is incomplete."""
+    if await raced(work, hangs) is None:
+        return
+    if exchange.has_comments or not exchange.has_begun:
         await exchange.refuse(UNRESPONSIVE)
+    elif exchange.is_between_events:
+        await exchange.piece(UNRESPONSIVE.event(exchange.scope["path"]), more=False)
 
 
 async def forward(
@@ -63,7 +67,6 @@ async def forward(
     headers = [(name, value) for name, value in exchange.headers if name.lower() in PASSED]
     headers += [(CLIENT, b"serve-" + accepted.client.hex().encode()), exchange.own_headers[0]]
     target = quote(accepted.path, safe="/", errors="surrogatepass")
-    last = b""
     has_begun = False
     try:
         response = await client.send(accepted.route.method, target, headers, body)
@@ -80,13 +83,12 @@ async def forward(
             if not exchange.has_comments:
                 await exchange.start(response.status, kept)
             async for piece in response.pieces():
-                last = piece
                 await exchange.piece(piece, more=True)
             await exchange.piece(b"", more=False)
     except HostGone as error:
         if not has_begun:
             raise NotBegun from error
-        if last.endswith(b"\n\n"):  # a stream between two events
+        if exchange.is_between_events:
             await exchange.piece(torn(cause()).event(accepted.path), more=False)
         # any other answer is incomplete: uvicorn closes the connection
 

@@ -11,7 +11,7 @@ from mixcli.serve.host_link import HostGone, HostLink
 from mixcli.system.process_state import silence
 
 POLL_INTERVAL = 5.0  # seconds between two looks at a host, and for each of them
-LONGEST_STEP = 600.0  # seconds of one step of the engine: a piece of a prompt on a slow machine at the most
+LONGEST_STEP = 1800.0  # seconds of one step of the engine: a piece of a prompt on a slow machine at the most
 
 
 class SignsOfLife:

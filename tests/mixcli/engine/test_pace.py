@@ -73,13 +73,25 @@ def test_half_a_tile_that_takes_longer_than_a_whole_one_is_given_up() -> None:
     assert set(chosen[3 * RETRY :]) == {TILE}
 
 
-@pytest.mark.parametrize("n_writing", [0, 1, CROWD - 1, CROWD, 31])
+def test_a_step_that_was_cut_off_makes_the_next_one_shorter_on_a_machine_that_was_never_measured() -> None:
+    pace = StepPace(512, 512)
+    pace.observe_cut(512, 512, 0.5)
+    assert pace.limits() == StepLimits(512, 512), "cut off at once, which says nothing"
+    pace.observe_cut(512, 512, 700.0)
+    assert pace.limits() == StepLimits(MIN_PREFILL, 128) or pace.limits() == StepLimits(TILE, 128)
+    measured = StepPace(512, 512)
+    measured.observe(512, 512, 0.25)
+    measured.observe_cut(512, 512, 700.0)
+    assert measured.limits() == StepLimits(512, 512)
+
+
+@pytest.mark.parametrize("n_writing", [0, 1, CROWD - 1, CROWD, 31, 32, 40])
 @pytest.mark.parametrize("n_most", [TILE, 2 * TILE, 3 * TILE, FEW * TILE])
 def test_a_step_beside_a_crowd_stays_below_a_tile_unless_it_may_have_many(
     n_writing: int, n_most: int
 ) -> None:
-    n_all = TILE - 1 if n_writing >= CROWD and n_most < FEW * TILE else n_most
-    assert n_writing + StepLimits(n_most, 512).left(n_writing, 512).awaited == n_all
+    n_all = TILE - 1 if CROWD <= n_writing < TILE - MIN_PREFILL and n_most < FEW * TILE else n_most
+    assert StepLimits(n_most, 512).left(n_writing, 512).awaited == max(MIN_PREFILL, n_all - n_writing)
 
 
 @given(

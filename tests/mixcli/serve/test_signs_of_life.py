@@ -5,10 +5,14 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mixcli.host.protocol.paths import CHAT
 from mixcli.serve import signs_of_life
+from mixcli.serve.exchange import Exchange
+from mixcli.serve.forwarding import unless_it_hangs
 from mixcli.serve.host_link import HostLink
 from mixcli.serve.signs_of_life import LONGEST_STEP, SignsOfLife
 from tests.support.waiting import LIMIT
@@ -90,3 +94,33 @@ def test_nothing_is_asked_when_nobody_waits(tmp_path: Path) -> None:
             return life._polls is None
 
     assert asyncio.run(run())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stream_of_a_host_that_hangs_ends_with_an_error_event(ends: bool) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def transmit(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        exchange = Exchange({"path": CHAT, "headers": []}, asyncio.Event().wait, transmit, [])  # type: ignore[arg-type]
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            await exchange.start(200, [])
+            await exchange.piece(b"data: {}\n\n" if ends else b"data: {", more=True)
+            begun.set()
+            await asyncio.Event().wait()
+
+        async def hangs() -> None:
+            await begun.wait()
+
+        await unless_it_hangs(exchange, work(), hangs())
+
+    asyncio.run(run())
+    if ends:
+        assert b"does not respond" in sent[-1]["body"] and sent[-1]["body"].startswith(b"data: ")
+        assert not sent[-1]["more_body"]
+    else:
+        assert sent[-1]["more_body"], "an event that is incomplete is not made to look whole"
