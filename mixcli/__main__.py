@@ -6,6 +6,7 @@ Ctrl-C while Python still imports ends the process at once and without a word; f
 import os
 import signal
 import sys
+import warnings
 from typing import NoReturn
 
 SYSTEM: str = sys.platform
@@ -25,6 +26,8 @@ def main() -> NoReturn:
     ):  # a shell ignores it for what runs in the background
         signal.signal(signal.SIGINT, _leave)
     _open_standard_streams()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they are for those who develop the libraries
     # nothing here multiplies matrices with numpy: a BLAS without threads starts faster, in half the memory
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check_address_space()

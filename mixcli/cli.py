@@ -331,6 +331,7 @@ def _variable_of(error: Any) -> str:
 
 
 def _interrupted(error: Any) -> int:
+    console.begin_line()
     console.note("; ".join(("interrupted", *map(str, error.args))))
     return EXIT_INTERRUPTED
 

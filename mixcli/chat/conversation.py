@@ -115,6 +115,8 @@ class Conversation:
 
     def undo(self) -> str:
         """Go back to before the last question and give it; the turn stays in the tree as a branch."""
+        if not any(one.role == "user" for one in self.messages):
+            raise UsageError("no turn to undo; the conversation is empty")
         at = self._last_question()
         question = self.messages[at]
         self._look_at(question.parent)

@@ -97,17 +97,19 @@ class Replicas:
 
     async def _relay(self, exchange: Exchange, request: ClusterRequest, key: str) -> None:
         """Send a request to a replica, and its answer to the client; _Lost where the replica is gone, told the client if its answer has begun."""
-        last = b""
+        begun: Begun | None = None  # until something of the body comes: before, another replica can answer
         try:
             async with contextlib.aclosing(_parts(self._handle, request, key)) as parts:
                 async for part in parts:
                     if isinstance(part, Begun):
-                        await exchange.start(part.status, list(part.headers))
+                        begun = part
                     elif isinstance(part, BodyPart):
-                        last = part.body or last
+                        if begun is not None:
+                            await exchange.start(begun.status, list(begun.headers))
+                            begun = None
                         await exchange.piece(part.body, more=part.more)
         except _Lost:
-            if exchange.has_begun and last.endswith(b"\n\n"):  # a stream between two events
+            if exchange.has_begun and exchange.is_between_events:
                 await exchange.piece(TORN.event(request.accepted.path), more=False)
             raise  # any other answer is incomplete: the server closes the connection
         except _Full:

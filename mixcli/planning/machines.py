@@ -87,17 +87,23 @@ def check_devices(devices: Iterable[str], load_options: LoadOptions, estimate: s
     `devices` are llama.cpp's names. `estimate` is the option that estimates without them, for a command that has one; else `mixcli plan` does.
     """
     profile = load_options.profile
-    if profile is None or profile == "auto":
-        return
-    from mixcli.system.hardware import this_machine
-
-    here = {"host", *(gpu.name for gpu in this_machine(load_options.workers).gpus)}
-    if absent := next((name for name in devices if name not in here), None):
-        cards = {gpu.name: gpu.description for gpu in profile_of(profile).machine().gpus}
+    if absent := absent_device(devices, profile, load_options.workers):
         raise UsageError(
-            f"--profile {profile} plans with {cards.get(absent) or absent}, which this machine does not have; remove --profile, "
+            f"--profile {profile} plans with {absent}, which this machine does not have; remove --profile, "
             f"or estimate with {estimate or f'`mixcli plan --profile {profile}`'}"
         )
+
+
+def absent_device(devices: Iterable[str], profile: str | None, workers: Sequence[str] = ()) -> str | None:
+    """Return the first of a named profile's `devices` that this machine does not have, as people call it; None where it has all."""
+    if profile is None or profile == "auto":
+        return None
+    from mixcli.system.hardware import this_machine
+
+    here = {"host", *(gpu.name for gpu in this_machine(workers).gpus)}
+    absent = next((name for name in devices if name not in here), None)
+    cards = {gpu.name: gpu.description for gpu in profile_of(profile).machine().gpus} if absent else {}
+    return cards.get(absent or "") or absent
 
 
 def target_of(load_options: LoadOptions, rule: Rule | None = None, *, measure: bool = True) -> Target:

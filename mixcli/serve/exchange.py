@@ -17,8 +17,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 REQUEST_ID = b"x-request-id"
 MAX_ID = 128  # characters of a client's own
+EVENT_STREAM = b"text/event-stream"
 EVENTS: list[Header] = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"content-type", EVENT_STREAM + b"; charset=utf-8"),
     (b"cache-control", b"no-store"),
 ]
 
@@ -30,7 +31,8 @@ LINGER = 1.0  # seconds in which the body of a refused request is read, so that 
 class Exchange:
     """One request and the way back to its client; every answer has an id, and what a web page's browser must know.
 
-    `has_comments` says that the answer began as a stream before its model was asked, `is_between_events` that what was sent last ends an event.
+    `has_comments` says that the answer began as a stream before its model was asked, `is_between_events` that a stream can be ended by an event:
+    what was sent last is the end of one, or its head.
     """
 
     scope: Scope
@@ -48,11 +50,15 @@ class Exchange:
 
     async def start(self, status: int, headers: list[Header]) -> None:
         self.has_begun = True
+        self.is_between_events = any(
+            name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in headers
+        )
         everything = [*headers, *self.own_headers]
         await self.transmit({"type": "http.response.start", "status": status, "headers": everything})
 
     async def piece(self, body: bytes, *, more: bool) -> None:
-        self.is_between_events = body.endswith(b"\n\n")
+        if body:
+            self.is_between_events = body.endswith(b"\n\n")
         await self.transmit({"type": "http.response.body", "body": body, "more_body": more})
 
     async def whole(self, status: int, headers: list[Header], body: bytes) -> None:

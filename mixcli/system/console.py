@@ -159,6 +159,7 @@ class Console:
         self.quiet = False
         self.stdout: TextIO | None = None  # where sys.stdout is not ours, but that of a library
         self.color: bool | None = None
+        self._is_within_line = False  # of stdout
 
     def configure(self, *, quiet: bool | None = None, color: bool | None = None) -> None:
         """Apply the options of the command line; None keeps a setting."""
@@ -189,6 +190,7 @@ class Console:
         with _named(out):
             out.write(strip_controls(text) if out.isatty() else text)
             out.flush()
+        self._is_within_line = not (text or "\n").endswith("\n")
 
     def line(self, text: str = "") -> None:
         """Write one line to stdout."""
@@ -278,6 +280,11 @@ class Console:
             show()
 
     # stderr: everything else
+
+    def begin_line(self) -> None:
+        """End the line of an answer that broke off in a terminal, so that a note does not stand in it."""
+        if self._is_within_line and self.is_terminal(sys.stdout) and self.is_terminal(sys.stderr):
+            self.line()
 
     def note(self, text: str) -> None:
         """Print a note to stderr; --quiet silences it."""

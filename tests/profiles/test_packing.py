@@ -131,7 +131,7 @@ def test_gpus_that_are_alike_are_packed_as_if_each_had_its_own_prices(
     alike = replace(costs, devices=(gpu, gpu, gpu, host))
     apart = replace(
         costs,
-        devices=(*(replace(gpu, matrix=gpu.matrix * (1 + i * 1e-15) + i * 1e-18) for i in range(3)), host),
+        devices=(*(gpu._replace(matrix=gpu.matrix * (1 + i * 1e-15) + i * 1e-18) for i in range(3)), host),
     )
     shape = shape_of(one)
     for kind in KINDS:

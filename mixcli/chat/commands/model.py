@@ -28,10 +28,15 @@ def profile(chat: ChatSession, rest: str) -> None:
     if not rest and chat.model.profile:
         console.note(f"{chat.model.profile} (`mixcli profiles list` shows others)")
         return
-    from mixcli.planning.machines import machine_of
+    from mixcli.planning.machines import absent_device, profile_of
 
     other = chat.model.placed_by(rest)
-    machine_of(rest)  # refuses a name that is not valid
+    gpus = () if rest == "auto" else profile_of(rest).machine().gpus  # refuses a name that is not valid
+    if absent := absent_device([gpu.name for gpu in gpus], rest):
+        raise UsageError(
+            f"the profile {rest} plans with {absent}, which this machine does not have; "
+            f"estimate with `mixcli plan --profile {rest}`, or use /profile auto"
+        )
     _use(chat, other)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.system.hardware import gpu_backends
 from tests.conftest import Runner
 from tests.mixcli.chat.conftest import Stage
 
@@ -34,6 +35,10 @@ def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner)
     chat.enter("/plan")
     chat.wait_for("llama.cpp -c")
     chat.wait_for_prompt(5)
+    if "cuda" not in gpu_backends():
+        chat.enter("/profile rtx-4090")
+        chat.wait_for("or use /profile auto")
+        chat.wait_for_prompt(6)  # and the model stays as it was loaded
     chat.type("\x04")
     assert chat.wait_for_end() == 0
 

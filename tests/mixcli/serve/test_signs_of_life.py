@@ -11,7 +11,7 @@ import pytest
 
 from mixcli.host.protocol.paths import CHAT
 from mixcli.serve import signs_of_life
-from mixcli.serve.exchange import Exchange
+from mixcli.serve.exchange import EVENTS, Exchange
 from mixcli.serve.forwarding import unless_it_hangs
 from mixcli.serve.host_link import HostLink
 from mixcli.serve.signs_of_life import LONGEST_STEP, SignsOfLife
@@ -96,8 +96,8 @@ def test_nothing_is_asked_when_nobody_waits(tmp_path: Path) -> None:
     assert asyncio.run(run())
 
 
-@pytest.mark.parametrize("ends", [True, False])
-def test_a_stream_of_a_host_that_hangs_ends_with_an_error_event(ends: bool) -> None:
+@pytest.mark.parametrize(("piece", "ends"), [(b"data: {}\n\n", True), (b"", True), (b"data: {", False)])
+def test_a_stream_of_a_host_that_hangs_ends_with_an_error_event(piece: bytes, ends: bool) -> None:
     sent: list[dict[str, Any]] = []
 
     async def transmit(message: dict[str, Any]) -> None:
@@ -108,8 +108,8 @@ def test_a_stream_of_a_host_that_hangs_ends_with_an_error_event(ends: bool) -> N
         begun = asyncio.Event()
 
         async def work() -> None:
-            await exchange.start(200, [])
-            await exchange.piece(b"data: {}\n\n" if ends else b"data: {", more=True)
+            await exchange.start(200, EVENTS)
+            await exchange.piece(piece, more=True)
             begun.set()
             await asyncio.Event().wait()
 

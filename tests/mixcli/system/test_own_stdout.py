@@ -1,5 +1,7 @@
 """stdout is for what the user asked for, whatever libraries print."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -28,3 +30,16 @@ def test_a_closed_stdout_is_left_alone() -> None:
     command = ["sh", "-c", f"exec '{sys.executable}' -c '{code}' >&-"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_note_behind_an_answer_that_broke_off_has_a_line_of_its_own() -> None:
+    code = "from mixcli.system.console import console as c\n"
+    code += "for text in ('part', 'whole\\n'):\n c.write(text); c.begin_line(); c.note('interrupted')"
+    master, slave = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": "1"}
+    subprocess.run([sys.executable, "-c", code], stdout=slave, stderr=slave, check=True, env=environment)
+    os.close(slave)
+    assert os.read(master, 1000).splitlines() == [b"part", b"interrupted", b"whole", b"interrupted"]
+    os.close(master)
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert piped.stdout == b"partwhole\n", "what is not a terminal gets the answer as it is"
