@@ -53,7 +53,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Give an OSError of a write the name of the file, which a full disk does not tell."""
+    """Name the file in an OSError of a write; a full disk does not."""
     try:
         yield
     except OSError as error:
