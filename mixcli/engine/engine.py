@@ -205,11 +205,9 @@ class Engine:
             return
         self._release_forks(step)
         seconds = perf_counter() - began
+        self._pace.observe(step.n_tokens, step.n_prefill, seconds, done=done)
         if done:
-            self._pace.observe(step.n_tokens, step.n_prefill, seconds)
             self._costs.observe(step.n_writing, seconds)
-        else:
-            self._pace.observe_cut(step.n_tokens, step.n_prefill, seconds)
         row = 0
         for chunk in step.chunks:
             row += chunk.n_tokens

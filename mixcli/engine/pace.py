@@ -69,9 +69,15 @@ class StepPace:
             self._n_most if idle >= self._n_ubatch else idle,
         )
 
-    def observe(self, n_tokens: int, n_prefill: int, seconds: float) -> None:
-        """Learn from a step of `n_tokens`, `n_prefill` of them of prompts; one with few of these says little of prompts."""
+    def observe(self, n_tokens: int, n_prefill: int, seconds: float, *, done: bool = True) -> None:
+        """Learn from a step of `n_tokens`, `n_prefill` of them of prompts; one with few of these says little of prompts.
+
+        One that was cut off before it was `done` counts where no other was measured: a slow machine's next one must be shorter.
+        """
         if n_prefill < MIN_PREFILL or seconds <= 0:
+            return
+        if not done:
+            self._rate = self._rate or (n_tokens / seconds if seconds > IDLE else 0.0)
             return
         rate = n_tokens / seconds
         if n_tokens < TILE - 1 and self._rate:
@@ -80,11 +86,6 @@ class StepPace:
         else:
             self._rate = _mean(self._rate, rate)
             self._n_parts = 0
-
-    def observe_cut(self, n_tokens: int, n_prefill: int, seconds: float) -> None:
-        """Learn from a step that was cut off before its end, where no other has been measured: a slow machine's next one must be shorter."""
-        if n_prefill >= MIN_PREFILL and not self._rate and seconds > IDLE:
-            self._rate = n_tokens / seconds
 
     def _least(self) -> int:
         """Return a tile, or half of one where that takes much less time; now and then a tile, to see what it takes by now."""

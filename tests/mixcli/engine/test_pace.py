@@ -75,13 +75,13 @@ def test_half_a_tile_that_takes_longer_than_a_whole_one_is_given_up() -> None:
 
 def test_a_step_that_was_cut_off_makes_the_next_one_shorter_on_a_machine_that_was_never_measured() -> None:
     pace = StepPace(512, 512)
-    pace.observe_cut(512, 512, 0.5)
+    pace.observe(512, 512, 0.5, done=False)
     assert pace.limits() == StepLimits(512, 512), "cut off at once, which says nothing"
-    pace.observe_cut(512, 512, 700.0)
+    pace.observe(512, 512, 700.0, done=False)
     assert pace.limits() == StepLimits(MIN_PREFILL, 128) or pace.limits() == StepLimits(TILE, 128)
     measured = StepPace(512, 512)
     measured.observe(512, 512, 0.25)
-    measured.observe_cut(512, 512, 700.0)
+    measured.observe(512, 512, 700.0, done=False)
     assert measured.limits() == StepLimits(512, 512)
 
 
