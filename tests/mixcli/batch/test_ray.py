@@ -29,9 +29,12 @@ DEMO = ("-m", "demo", *ASK)
 COUNTRIES = ("France", "Italy", "England", "Germany", "Spain")
 
 
-@pytest.fixture
-def cluster(mixcli: Runner, with_demo: Path) -> Iterator[RayCluster]:
-    started = RayCluster()
+@pytest.fixture(scope="module")
+def cluster(warm_home: Path) -> Iterator[RayCluster]:
+    """One cluster for the tests of the file, because it takes long to start; the last of them kills a node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIXCLI_HOME", str(warm_home))
+        started = RayCluster()
     yield started
     started.close()
 
@@ -67,15 +70,109 @@ def agree(found: Path, expected: Path) -> None:
 @needs_ray
 @pytest.mark.model
 @pytest.mark.slow
+def test_the_demos_labels_are_the_same(warm: Runner, cluster: RayCluster, tmp_path: Path) -> None:
+    source, out = tmp_path / "texts.txt", tmp_path / "out.jsonl"
+    source.write_text("".join(f"The capital of {country} is called?\n" for country in COUNTRIES * 4))
+    alone = warm("batch", str(source), *DEMO, timeout=300)
+    assert (
+        warm("batch", str(source), "-o", str(out), *DEMO, "--ray", cluster.address, timeout=300).returncode
+        == 0
+    )
+    assert [row["result"] for row in rows(out)] == [
+        json.loads(line)["result"] for line in alone.stdout.splitlines()
+    ]
+
+
+@needs_ray
+@pytest.mark.model
+@pytest.mark.slow
+def test_parquet_is_read_by_ray_data(warm: Runner, cluster: RayCluster, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.table({"id": ["a", "b", "c"], "country": ["France", "Italy", None]}), tmp_path / "c.parquet"
+    )
+    done = warm(
+        "batch",
+        str(tmp_path / "c.parquet"),
+        *DEMO,
+        "--ray",
+        cluster.address,
+        "--prompt",
+        "The capital of {{ country }}?",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["id"] for line in found] == ["a", "b", "c"]
+    assert all(line["result"] for line in found)
+
+
+FAILING = """
+import os, sys, threading
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import ray, ray.exceptions
+from mixcli.batch.ray_backend import RayBackend, _RayWorker
+from mixcli.errors import MixcliError, NotReachable
+
+class Stub:
+    def ask(self, body, key):
+        if body["text"] == "bug":
+            raise KeyError("a bug\\nwith lines")
+        if body["text"] == "die":
+            os._exit(1)
+        return {"pid": os.getpid()}
+
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+asker = object.__new__(RayBackend)
+asker._ray, asker._lock = ray, threading.Lock()
+asker._seats = [_RayWorker(ray.remote(Stub).remote(), f"node{n}") for n in range(2)]
+for _ in range(3):
+    try:
+        asker({"text": "bug"}, "")
+    except NotReachable:
+        raise SystemExit("a bug was taken for a lost node")
+    except MixcliError as error:
+        print(error)
+assert len(asker._seats) == 2, "nobody was lost"
+asker({"text": "fine"}, "")
+try:
+    asker({"text": "die"}, "")
+except NotReachable as error:
+    print(error)
+assert not asker._seats
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_bug_in_a_record_is_that_records_error_and_only_a_dead_engine_is_lost(cluster: RayCluster) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FAILING, cluster.address],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("failed with this record: KeyError: ") == 3  # Ray writes there too
+    assert "all nodes of the cluster are lost" in done.stdout
+    assert done.stderr.count("is lost (") == 2
+
+
+@needs_ray
+@pytest.mark.model
+@pytest.mark.slow
 def test_five_hundred_records_give_the_same_file_and_a_killed_node_costs_none(
-    mixcli: Runner, cluster: RayCluster, tiny: Path, tmp_path: Path
+    warm: Runner, cluster: RayCluster, tiny: Path, tmp_path: Path
 ) -> None:
     source = texts(tmp_path / "texts.txt", 500)
     alone, together, torn = (tmp_path / name for name in ("alone.jsonl", "together.jsonl", "torn.jsonl"))
     ask = ("-m", str(tiny), *ASK)
-    assert mixcli("batch", str(source), "-o", str(alone), *ask, timeout=600).returncode == 0
+    assert warm("batch", str(source), "-o", str(alone), *ask, timeout=600).returncode == 0
     assert len({row["usage"]["prompt_tokens"] for row in rows(alone)}) >= 23
-    done = mixcli("batch", str(source), "-o", str(together), *ask, "--ray", cluster.address, timeout=600)
+    done = warm("batch", str(source), "-o", str(together), *ask, "--ray", cluster.address, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "2 engines" in done.stderr
     agree(together, alone)
@@ -101,100 +198,6 @@ def test_five_hundred_records_give_the_same_file_and_a_killed_node_costs_none(
     while hosts():  # also the one whose node was killed leaves
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-@needs_ray
-@pytest.mark.model
-@pytest.mark.slow
-def test_the_demos_labels_are_the_same(mixcli: Runner, cluster: RayCluster, tmp_path: Path) -> None:
-    source, out = tmp_path / "texts.txt", tmp_path / "out.jsonl"
-    source.write_text("".join(f"The capital of {country} is called?\n" for country in COUNTRIES * 4))
-    alone = mixcli("batch", str(source), *DEMO, timeout=300)
-    assert (
-        mixcli("batch", str(source), "-o", str(out), *DEMO, "--ray", cluster.address, timeout=300).returncode
-        == 0
-    )
-    assert [row["result"] for row in rows(out)] == [
-        json.loads(line)["result"] for line in alone.stdout.splitlines()
-    ]
-
-
-@needs_ray
-@pytest.mark.model
-@pytest.mark.slow
-def test_parquet_is_read_by_ray_data(mixcli: Runner, cluster: RayCluster, tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(
-        pa.table({"id": ["a", "b", "c"], "country": ["France", "Italy", None]}), tmp_path / "c.parquet"
-    )
-    done = mixcli(
-        "batch",
-        str(tmp_path / "c.parquet"),
-        *DEMO,
-        "--ray",
-        cluster.address,
-        "--prompt",
-        "The capital of {{ country }}?",
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["id"] for line in found] == ["a", "b", "c"]
-    assert all(line["result"] for line in found)
-
-
-FAILING = """
-import os, threading
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-import ray, ray.exceptions
-from mixcli.batch.ray_backend import RayBackend, _RayWorker
-from mixcli.errors import MixcliError, NotReachable
-
-class Stub:
-    def ask(self, body, key):
-        if body["text"] == "bug":
-            raise KeyError("a bug\\nwith lines")
-        if body["text"] == "die":
-            os._exit(1)
-        return {"pid": os.getpid()}
-
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-asker = object.__new__(RayBackend)
-asker._ray, asker._lock = ray, threading.Lock()
-asker._seats = [_RayWorker(ray.remote(Stub).remote(), f"node{n}") for n in range(2)]
-for _ in range(3):
-    try:
-        asker({"text": "bug"}, "")
-    except NotReachable:
-        raise SystemExit("a bug was taken for a lost node")
-    except MixcliError as error:
-        print(error)
-assert len(asker._seats) == 2, "nobody was lost"
-asker({"text": "fine"}, "")
-try:
-    asker({"text": "die"}, "")
-except NotReachable as error:
-    print(error)
-assert not asker._seats
-"""
-
-
-@needs_ray
-@pytest.mark.slow
-def test_a_bug_in_a_record_is_that_records_error_and_only_a_dead_engine_is_lost() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FAILING],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("failed with this record: KeyError: ") == 3  # Ray writes there too
-    assert "all nodes of the cluster are lost" in done.stdout
-    assert done.stderr.count("is lost (") == 2
 
 
 def test_cells_of_a_table_are_texts_as_those_of_json_lines() -> None:
@@ -233,6 +236,7 @@ def test_cells_of_a_table_are_texts_as_those_of_json_lines() -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_ray
 def test_no_cluster_is_one_sentence(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("batch", "-", *DEMO, "--ray", "127.0.0.1:9", stdin=b"x\n", timeout=180)
