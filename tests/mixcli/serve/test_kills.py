@@ -12,7 +12,7 @@ from mixcli.client.process import hosts
 from tests.support.served import Served
 from tests.support.waiting import wait_for
 
-N_KILLS, N_CLIENTS = 8, 6
+N_KILLS, N_CLIENTS = 20, 6
 
 
 class Clients:
@@ -63,7 +63,7 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_kills_under_load(served_tiny: Served) -> None:
+def test_twenty_kills_under_load(served_tiny: Served) -> None:
     """APIError and its kinds are what the package makes of a refusal, an error event, and a cut connection."""
     pid = served_tiny.process.pid
     hello = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
