@@ -10,6 +10,7 @@ from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.kernels.check import LARGEST_ON_A_GRID, hostile_rows, importances, usual_rows
 from quantize.kernels.dispatch import quantizer
+from tests.quantize.kernels.blocks import super_blocks
 
 pytest.importorskip("numba")
 
@@ -56,18 +57,11 @@ def test_tails_and_sub_blocks_of_zeros(name: str, weighted: bool) -> None:
 
 
 _value = st.floats(-LARGEST_ON_A_GRID, LARGEST_ON_A_GRID, width=32)
-_sub_block = st.one_of(
-    st.lists(_value, min_size=16, max_size=16),
-    st.lists(
-        st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-15, 1e-38, 1e-45, 1e9]), min_size=16, max_size=16
-    ),
-    st.builds(lambda v: [v] * 16, _value),
-)
 
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
-@given(data=st.lists(_sub_block, min_size=16, max_size=16), weight=st.floats(0, 100, width=32))
+@given(data=super_blocks(_value, 1e-15, 1e-38, 1e-45, 1e9), weight=st.floats(0, 100, width=32))
 def test_blocks_that_nobody_thought_of(data: list[list[float]], weight: float) -> None:
     rows = np.array(data, np.float32).reshape(1, 256)
     imatrix = np.tile(np.array([1, weight], np.float32), 128)

@@ -19,6 +19,7 @@ from quantize import ggml
 from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.kernels.check import agrees, hostile_rows, importances, usual_rows
 from quantize.kernels.dispatch import Quantizer, quantizer
+from tests.quantize.kernels.blocks import super_blocks
 
 pytest.importorskip("numba")
 
@@ -66,16 +67,11 @@ def test_any_number_of_blocks(name: str, weighted: bool, n_rows: int) -> None:
 
 
 _value = st.floats(width=32, allow_nan=False, allow_infinity=False)
-_sub_block = st.one_of(
-    st.lists(_value, min_size=16, max_size=16),
-    st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-15, 1e-38, 3e38]), min_size=16, max_size=16),
-    st.builds(lambda v: [v] * 16, _value),
-)
 
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
-@given(data=st.lists(_sub_block, min_size=16, max_size=16), weight=st.floats(0, 100, width=32))
+@given(data=super_blocks(_value, 1e-15, 1e-38, 3e38), weight=st.floats(0, 100, width=32))
 def test_blocks_that_nobody_thought_of(data: list[list[float]], weight: float) -> None:
     rows = np.array(data, np.float32).reshape(1, 256)
     imatrix = np.tile(np.array([1, weight], np.float32), 128)
