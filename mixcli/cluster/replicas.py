@@ -109,9 +109,9 @@ class Replicas:
                             begun = None
                         await exchange.piece(part.body, more=part.more)
         except _Lost:
-            if exchange.has_begun and exchange.is_between_events:
-                await exchange.piece(TORN.event(request.accepted.path), more=False)
-            raise  # any other answer is incomplete: the server closes the connection
+            if exchange.has_begun:
+                await exchange.break_off(TORN, request.accepted.path)
+            raise
         except _Full:
             await exchange.refuse(FULL)
 

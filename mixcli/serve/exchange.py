@@ -80,6 +80,11 @@ class Exchange:
         body = refusal.body(self.scope["path"])
         await self.whole(refusal.status, [*refusal.headers, *extra], body)
 
+    async def break_off(self, refusal: Refusal, path: str) -> None:
+        """End an answer that has begun: a stream with an error event; any other one stays incomplete, and the server closes its connection."""
+        if self.is_between_events:
+            await self.piece(refusal.event(path), more=False)
+
     async def gone(self) -> None:
         """Return when the client has left."""
         while (await self.receive())["type"] != "http.disconnect":

@@ -52,8 +52,8 @@ async def unless_it_hangs(exchange: Exchange, work: Work, hangs: Work) -> None:
         return
     if exchange.has_comments or not exchange.has_begun:
         await exchange.refuse(UNRESPONSIVE)
-    elif exchange.is_between_events:
-        await exchange.piece(UNRESPONSIVE.event(exchange.scope["path"]), more=False)
+    else:
+        await exchange.break_off(UNRESPONSIVE, exchange.scope["path"])
 
 
 async def forward(
@@ -88,9 +88,7 @@ async def forward(
     except HostGone as error:
         if not has_begun:
             raise NotBegun from error
-        if exchange.is_between_events:
-            await exchange.piece(torn(cause()).event(accepted.path), more=False)
-        # any other answer is incomplete: uvicorn closes the connection
+        await exchange.break_off(torn(cause()), accepted.path)
 
 
 def _public_health(raw: bytes, *, is_brief: bool) -> tuple[int, bytes]:
