@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixcli.errors import MixcliError
-from mixcli.host.protocol.notes import notes, of_types, remove_note, runs, write_note
+from mixcli.host.protocol.notes import remove_note, running, write_note
 from mixcli.system import paths
 from mixcli.system.process_state import born
 from mixcli.system.tcp_connections import user_of
@@ -58,15 +58,8 @@ def recorded(listen: str, address: str) -> Iterator[None]:
 
 
 def worker_records() -> Iterator[WorkerRecord]:
-    """Yield the workers of this user that run; the records of dead ones are cleared away."""
-    for path, fields in notes(paths.runtime_dir(), SUFFIX):
-        record = of_types(WorkerRecord, fields)
-        if record is None:  # of another version
-            continue
-        if runs(record.pid, record.born):
-            yield record
-        else:
-            remove_note(path)
+    """Return the workers of this user that run; the records of dead ones are cleared away."""
+    return running(WorkerRecord, paths.runtime_dir(), SUFFIX)
 
 
 def _file(folder: Path, pid: int) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mixcli.host.protocol.notes import notes, of_types, remove_note, runs, write_note
+from mixcli.host.protocol.notes import remove_note, running, runs, write_note
 from mixcli.system.process_state import born
 
 SYSTEM: str = sys.platform
@@ -55,15 +55,8 @@ class HostRecord(NamedTuple):
 
 
 def records(folder: Path) -> Iterator[HostRecord]:
-    """Yield the notes of hosts that run; those of dead ones are cleared away."""
-    for path, fields in notes(folder, SUFFIX):
-        record = of_types(HostRecord, fields)
-        if record is None:  # of another version
-            continue
-        if record.is_alive:
-            yield record
-        else:
-            remove_note(path)
+    """Return the notes of hosts that run; those of dead ones are cleared away."""
+    return running(HostRecord, folder, SUFFIX)
 
 
 def process_at(path: Path) -> int:

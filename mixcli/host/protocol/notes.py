@@ -5,13 +5,24 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.process_state import born
 
-T = TypeVar("T", bound=tuple)  # type: ignore[type-arg]
 LONGEST = 1 << 16  # bytes of a note
+
+
+class OfProcess(Protocol):
+    """A note of a process: its id, and when it began, since ids come again."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def born(self) -> str: ...
+
+
+P = TypeVar("P", bound=OfProcess)
 
 
 def runs(pid: int, born_at: str) -> bool:
@@ -48,7 +59,7 @@ def notes(folder: Path, suffix: str) -> Iterator[tuple[Path, Fields]]:
             yield path, fields
 
 
-def of_types(kind: type[T], fields: Fields) -> T | None:
+def of_types(kind: type[P], fields: Fields) -> P | None:
     """Return the fields of a note as a named tuple; None where one is missing, unknown or of another type: by another version, or by hand."""
     types = kind.__annotations__
     if fields.keys() != types.keys() or any(type(fields[name]) is not types[name] for name in types):
@@ -57,4 +68,16 @@ def of_types(kind: type[T], fields: Fields) -> T | None:
     return kind(*values)
 
 
-__all__ = ["notes", "of_types", "remove_note", "runs", "write_note"]
+def running(kind: type[P], folder: Path, suffix: str) -> Iterator[P]:
+    """Yield the notes with a suffix whose process runs, as named tuples of a kind; those of dead processes are cleared away."""
+    for path, fields in notes(folder, suffix):
+        record = of_types(kind, fields)
+        if record is None:  # of another version
+            continue
+        if runs(record.pid, record.born):
+            yield record
+        else:
+            remove_note(path)
+
+
+__all__ = ["notes", "of_types", "remove_note", "running", "runs", "write_note"]

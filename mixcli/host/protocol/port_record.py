@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mixcli.host.protocol.notes import notes, of_types, remove_note, runs, write_note
+from mixcli.host.protocol.notes import remove_note, running, write_note
 from mixcli.system.process_state import born
 
 SUFFIX = ".port"
@@ -41,15 +41,8 @@ class PortRecord(NamedTuple):
 
 
 def port_records(folder: Path) -> Iterator[PortRecord]:
-    """Yield the records of ports whose process runs; those of dead ones are cleared away."""
-    for path, fields in notes(folder, SUFFIX):
-        record = of_types(PortRecord, fields)
-        if record is None:  # of another version
-            continue
-        if runs(record.pid, record.born):
-            yield record
-        else:
-            remove_note(path)
+    """Return the records of ports whose process runs; those of dead ones are cleared away."""
+    return running(PortRecord, folder, SUFFIX)
 
 
 __all__ = ["LOOK", "LOOK_HEADER", "PortRecord", "port_records"]

@@ -1,4 +1,4 @@
-"""Notes that were edited by hand, or are none: whoever looks for hosts and ports reads over them, and waits for nobody."""
+"""Notes that were edited by hand, or are invalid: whoever looks for hosts and ports reads over them without waiting."""
 
 import json
 import os
