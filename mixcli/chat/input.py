@@ -241,16 +241,26 @@ def _history(path: Path | None) -> "History":
 
 
 @contextmanager
+def keys_as_typed() -> Iterator[None]:
+    """For as long as a chat lasts, keep each key as it is typed until a prompt reads it.
+
+    Between two prompts the terminal would otherwise take some of them itself: a Ctrl-D as the end of a line, which is lost.
+    """
+    with _lines_edited(edited=False):
+        yield
+
+
+@contextmanager
 def typing_ahead() -> Iterator[None]:
     """Between two prompts, keep what is typed for the next one, unseen; Ctrl-C still interrupts."""
-    with _lines_shown(shown=False):
+    with _lines_edited(edited=False), _pastes_bracketed(bracketed=True):
         yield
 
 
 @contextmanager
 def other_program() -> Iterator[None]:
     """Lend another program, inside of `typing_ahead`, the terminal as programs expect it."""
-    with _lines_shown(shown=True):
+    with _lines_edited(edited=True), _pastes_bracketed(bracketed=False):
         yield
 
 
@@ -265,7 +275,7 @@ def typed_ahead() -> str:
 
 
 @contextmanager
-def _lines_shown(*, shown: bool) -> Iterator[None]:
+def _lines_edited(*, edited: bool) -> Iterator[None]:
     """Let the terminal itself show and edit what is typed, or not, and set it back afterwards."""
     if not console.is_terminal(sys.stdin):
         yield
@@ -274,17 +284,27 @@ def _lines_shown(*, shown: bool) -> Iterator[None]:
     before = termios.tcgetattr(handle)
     during = termios.tcgetattr(handle)
     editing = termios.ECHO | termios.ICANON
-    during[3] = during[3] | editing if shown else during[3] & ~editing
+    during[3] = during[3] | editing if edited else during[3] & ~editing
     termios.tcsetattr(handle, termios.TCSANOW, during)
-    _bracket_pastes(not shown)
     try:
         yield
     finally:
-        _bracket_pastes(shown)
         termios.tcsetattr(handle, termios.TCSANOW, before)
 
 
-def _bracket_pastes(on: bool) -> None:
-    if console.is_terminal(sys.stdout) and not is_dumb():
-        sys.stdout.write(PASTE_ON if on else PASTE_OFF)
-        sys.stdout.flush()
+@contextmanager
+def _pastes_bracketed(*, bracketed: bool) -> Iterator[None]:
+    """Have the terminal mark pastes, or not, and set it back afterwards."""
+    if not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stdout)) or is_dumb():
+        yield
+        return
+    _write(PASTE_ON if bracketed else PASTE_OFF)
+    try:
+        yield
+    finally:
+        _write(PASTE_OFF if bracketed else PASTE_ON)
+
+
+def _write(sequence: str) -> None:
+    sys.stdout.write(sequence)
+    sys.stdout.flush()

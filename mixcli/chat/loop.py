@@ -1,10 +1,11 @@
 """The chat loop: read a message or a slash command, act on the session, show the prompt again."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from mixcli.chat.answering import say
-from mixcli.chat.input import Editor, Lines, MessageSource, is_dumb, typing_ahead
+from mixcli.chat.input import Editor, Lines, MessageSource, is_dumb, keys_as_typed, typing_ahead
 from mixcli.chat.model_loader import FAILED
 from mixcli.chat.session import ChatSession
 from mixcli.chat.view.toolbar import line, loading
@@ -35,12 +36,14 @@ class ChatLoop:
             self._source = self._editor()
         else:
             session.load()
+        keys = keys_as_typed() if isinstance(self._source, Editor) else nullcontext()
         try:
-            if first and first.strip():
-                session.load()
-                self._do(lambda: say(session, first))
-            while not session.leaving and (text := self._read()) is not None:
-                self._take(text)
+            with keys:
+                if first and first.strip():
+                    session.load()
+                    self._do(lambda: say(session, first))
+                while not session.leaving and (text := self._read()) is not None:
+                    self._take(text)
         finally:
             session.model.release()
         if session.n_failed and not session.talking:

@@ -1,9 +1,15 @@
 """A chat on terminals that say they have no columns, or one; and with a pipe that is not text behind it."""
 
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from tests.conftest import mixcli_process
 from tests.mixcli.chat.conftest import Stage
+from tests.support.terminal import Terminal
 
 
 @pytest.mark.parametrize("columns", [0, 1])
@@ -41,3 +47,38 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted_once(stage: Stage) -> 
     assert chat.wait_for_end() == 0
     contents = [message["content"] for message in host.requests[0]["messages"]]
     assert contents == ["caf\ufffd", "A \ufffd\ufffd here"]
+
+
+def test_the_terminal_never_takes_keys_itself_between_two_prompts(stage: Stage) -> None:
+    """A terminal that edits lines takes Ctrl-D for the end of one, and a Ctrl-D pressed just after an answer would be lost."""
+    host = stage.host(*[[f"Answer {n}."] for n in range(5)])
+    chat = stage.terminal("chat", "-m", str(host.path))
+    chat.wait_for_prompt(1)
+    with _modes_seen(chat) as modes:
+        for n in range(5):
+            chat.type("Hi\r")
+            chat.wait_for(f"Answer {n}.")
+            chat.wait_for_prompt(n + 2)
+    assert len(modes) >= 2, "the prompt's own, and another one during an answer"
+    assert not any(mode & termios.ICANON for mode in modes)
+    chat.type("\x04")
+    assert chat.wait_for_end() == 0
+
+
+@contextmanager
+def _modes_seen(chat: Terminal) -> Iterator[set[int]]:
+    """Look at the terminal's local modes again and again while the block runs."""
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.0002):
+            seen.add(termios.tcgetattr(chat.process.child_fd)[3])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        looking.join()
