@@ -19,14 +19,17 @@ class Pool(Generic[T, R]):
 
     At most `ahead` tasks are taken from the source beyond what the caller has released: that is the backpressure, and the
     bound on memory. The source is read in a thread of its own, so results come out while it waits for more input.
+    Ctrl-C comes at any instruction of the caller's: what it shares with the threads are queues written in C, which cannot be left locked by it.
     """
 
     def __init__(self, work: Callable[[T], R], window: int, ahead: int) -> None:
         self._work, self._window = work, window
-        self._slots = threading.Semaphore(ahead)
+        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._tasks: queue.SimpleQueue[T | object] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[R | BaseException | object] = queue.SimpleQueue()
-        self._stopped = threading.Event()
+        self._is_stopped = False
+        for _ in range(ahead):
+            self.release()
 
     def results(self, source: Iterator[T]) -> Iterator[R]:
         """Yield the result of every task, in the order of completion; what the source or the work raises is raised here."""
@@ -46,18 +49,18 @@ class Pool(Generic[T, R]):
                 else:
                     yield item  # type: ignore[misc]
         finally:
-            self._stopped.set()
-            self._slots.release()
+            self._is_stopped = True
+            self.release()
 
     def release(self) -> None:
         """Mark one result as dealt with, so that another task may be taken."""
-        self._slots.release()
+        self._slots.put(None)
 
     def _read(self, source: Iterator[T]) -> None:
         try:
             for task in source:
-                self._slots.acquire()
-                if self._stopped.is_set():
+                self._slots.get()
+                if self._is_stopped:
                     return
                 self._tasks.put(task)
         except BaseException as error:
@@ -68,7 +71,7 @@ class Pool(Generic[T, R]):
 
     def _ask(self) -> None:
         try:
-            while (task := self._tasks.get()) is not _END and not self._stopped.is_set():
+            while (task := self._tasks.get()) is not _END and not self._is_stopped:
                 self._done.put(self._work(task))  # type: ignore[arg-type]
         except BaseException as error:
             self._done.put(error)

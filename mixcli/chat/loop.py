@@ -12,6 +12,7 @@ from mixcli.chat.view.toolbar import line, loading
 from mixcli.errors import SomeFailed
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
+from mixcli.system.signals import survive_interrupts
 
 if TYPE_CHECKING:
     from mixcli.chat.complete import Table
@@ -32,6 +33,8 @@ class ChatLoop:
         Raises why the model cannot be loaded when nothing was said yet, SomeFailed when messages from a pipe had no answer.
         """
         session = self._session
+        if session.talking:
+            survive_interrupts()
         if session.talking and not is_dumb():
             self._source = self._editor()
         else:

@@ -7,6 +7,7 @@ hashed while they come; a part that was left behind is hashed first. Only a file
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from quantize.wording import DISK_FULL, disk_full
 
 CHUNK = 1 << 18  # bytes that are read before they are written: what a kill can cost
 SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece
+AHEAD = 16  # chunks that wait to be hashed
+PAUSE = 0.0005  # seconds between two looks at whether hashing has caught up: a chunk takes about as long
 EXPIRED = {400, 401, 403, 404, 410}
 
 
@@ -117,7 +120,7 @@ def _fill(
         if here:
             hashing.feed(digest, part, report, f"{file.name}: checking existing data", file.size)
         os.lseek(handle, here, os.SEEK_SET)
-        with _Behind(digest) as behind:
+        with Behind(digest) as behind:
             sink = _Sink(handle, file, here, behind, report, stop)
             _transfer(repo, file, sink, stop)
         os.fsync(handle)
@@ -170,7 +173,7 @@ class _Sink:
         handle: int,
         file: RemoteFile,
         here: int,
-        behind: "_Behind",
+        behind: "Behind",
         report: Report,
         stop: threading.Event | None,
     ) -> None:
@@ -194,22 +197,27 @@ class _Sink:
             self._report(self.here, self._file.size, self._file.name)
 
 
-class _Behind:
-    """A digest in a thread of its own, so that hashing costs a download no time."""
+class Behind:
+    """A digest in a thread of its own, so that hashing costs a download no time.
+
+    Ctrl-C comes at any instruction: a SimpleQueue, which is written in C, cannot be left locked by it.
+    """
 
     def __init__(self, digest: Digest) -> None:
         self._digest = digest
-        self._waiting: queue.Queue[memoryview | None] = queue.Queue(maxsize=16)
+        self._waiting: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def update(self, data: memoryview) -> None:
+        while self._waiting.qsize() >= AHEAD:
+            time.sleep(PAUSE)
         self._waiting.put(data)
 
     def _work(self) -> None:
         while (data := self._waiting.get()) is not None:
             self._digest.update(data)
 
-    def __enter__(self) -> "_Behind":
+    def __enter__(self) -> "Behind":
         self._thread.start()
         return self
 

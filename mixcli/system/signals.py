@@ -1,8 +1,10 @@
 """Handle signals that end a command: clean up, stop children, exit with 128 plus the signal number."""
 
+import _thread
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -10,6 +12,7 @@ from typing import NoReturn
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 EXIT_SIGNAL = 128
 RETRY_AFTER = 0.05  # seconds
+LAST_MOMENTS = 20.0  # seconds for cleaning up, after which the process ends without
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,14 +56,41 @@ def let_go() -> None:
             signal.signal(number, _leave)
 
 
+def survive_interrupts() -> None:
+    """Let the process continue after Ctrl-C for as long as it likes: what the person interrupts is an answer, not the program."""
+    if signal.getsignal(signal.SIGINT) is interrupt:
+        signal.signal(signal.SIGINT, _cancel)
+
+
 def interrupt(_number: int, _frame: object) -> NoReturn:
     """Handle a signal as Ctrl-C."""
+    _end_at_last(EXIT_SIGNAL + signal.SIGINT)
+    raise Interrupted
+
+
+def _cancel(_number: int, _frame: object) -> NoReturn:
     raise Interrupted
 
 
 def _end(number: int, _frame: object) -> NoReturn:
     signal.signal(number, _leave)  # a second one does not wait
+    _end_at_last(EXIT_SIGNAL + number)
     raise Ended(EXIT_SIGNAL + number)
+
+
+def _end_at_last(code: int) -> None:
+    """End the process after LAST_MOMENTS, if it has not ended by then.
+
+    An exception that a signal raises can come at any instruction, also where a class of the standard library has just taken a lock and
+    not yet noted that it must give it back; whoever then waits for that lock waits forever. All that a command writes survives a kill.
+    """
+
+    def leave() -> None:
+        time.sleep(LAST_MOMENTS)
+        os.write(2, f"mixcli: cleaning up took longer than {LAST_MOMENTS:g} s and was given up\n".encode())
+        os._exit(code)
+
+    _thread.start_new_thread(leave, ())  # threading.Thread takes such locks itself
 
 
 def _unraisable(lost: "sys.UnraisableHookArgs") -> None:

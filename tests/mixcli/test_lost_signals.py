@@ -1,15 +1,21 @@
 """Signals that come while a C library calls Python, typed words without an end, and files without permission."""
 
+import hashlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mixcli.batch.window import Pool
 from mixcli.errors import IntegrityError, UnreadableFile
+from mixcli.pull.download import Behind
 from mixcli.store.headers import header_of
 from tests.conftest import Runner
+from tests.support.interrupts import at_each_instruction
 
 IN_A_CALLBACK = """
 import ctypes, os, signal, sys, time
@@ -38,6 +44,66 @@ def test_a_signal_in_a_callback_is_not_lost(number: int, code: int) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_a_download_ends_wherever_it_is_interrupted() -> None:
+    """A queue of Python's own kept its lock at some instructions, and the end of the download waited for it."""
+    behinds = []
+
+    def begin() -> Callable[[], object]:
+        behind = Behind(hashlib.sha256()).__enter__()
+        behinds.append(behind)
+        return lambda: behind.update(memoryview(b"some bytes"))
+
+    assert at_each_instruction(begin, lambda _: behinds[-1].__exit__()) > 5
+
+
+def test_a_batch_ends_wherever_it_is_interrupted() -> None:
+    pools: list[Pool[int, int]] = []
+
+    def begin() -> Callable[[], object]:
+        pool = Pool[int, int](lambda task: task, window=2, ahead=3)
+        results = pool.results(iter(range(1000)))
+        next(results)
+        pools.append(pool)
+        return pool.release
+
+    def end(_act: object) -> None:
+        pools[-1].release()
+
+    assert at_each_instruction(begin, end) > 1
+
+
+LOCKED = """
+import signal, sys, threading, time
+from mixcli.system import signals
+signals.LAST_MOMENTS = 0.5
+signals.listen()
+lock = threading.Lock()
+lock.acquire()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    lock.acquire()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_clean_up_that_waits_forever_is_given_up(number: int, code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (
+        code,
+        b"mixcli: cleaning up took longer than 0.5 s and was given up\n",
+    )
 
 
 @pytest.mark.parametrize(
