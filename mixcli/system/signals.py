@@ -82,7 +82,7 @@ def _end_at_last(code: int) -> None:
     """End the process after LAST_MOMENTS, if it has not ended by then.
 
     An exception that a signal raises can come at any instruction, also where a class of the standard library has just taken a lock and
-    not yet noted that it must give it back; whoever then waits for that lock waits forever. All that a command writes survives a kill.
+    not yet noted that it must give it back; a thread that then waits for that lock waits forever. All that a command writes survives a kill.
     """
 
     def leave() -> None:
