@@ -17,6 +17,7 @@ from mixcli.system.text import clean, not_text
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
@@ -172,8 +173,6 @@ class Editor:
             complete_while_typing=Condition(completing),
             bottom_toolbar=self._toolbar,
             key_bindings=_bindings(),
-            enable_open_in_editor=True,
-            tempfile_suffix=".md",
             color_depth=None if console.colored(sys.stdout) else ColorDepth.DEPTH_1_BIT,
             reserve_space_for_menu=4,
             output=create_output(always_prefer_tty=True),  # stdout may be a file
@@ -186,7 +185,7 @@ def _continued(_width: int, _line: int, wrapped: int) -> str:
 
 
 def _bindings() -> "KeyBindings":
-    from prompt_toolkit.filters import is_searching
+    from prompt_toolkit.filters import emacs_mode, is_searching, vi_navigation_mode
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     keys = KeyBindings()
@@ -205,7 +204,12 @@ def _bindings() -> "KeyBindings":
 
     @keys.add("c-g", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
-        event.current_buffer.open_in_editor()
+        _open_in_editor(event.current_buffer, sends=False)
+
+    @keys.add("c-x", "c-e", filter=emacs_mode)
+    @keys.add("v", filter=vi_navigation_mode)
+    def _(event: KeyPressEvent) -> None:
+        _open_in_editor(event.current_buffer, sends=True)
 
     @keys.add("c-c", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
@@ -215,6 +219,25 @@ def _bindings() -> "KeyBindings":
             event.app.exit(exception=KeyboardInterrupt())
 
     return keys
+
+
+def _open_in_editor(buffer: "Buffer", *, sends: bool) -> None:
+    """Let the person edit what is typed; prompt_toolkit's own way would end the prompt at a Ctrl-C that is meant for the editor."""
+    from prompt_toolkit.application import run_in_terminal
+
+    from mixcli.chat.editor import edited
+
+    def edit() -> None:
+        try:
+            buffer.text = edited(buffer.text).removesuffix("\n")
+        except UsageError as error:
+            console.warn(str(error))
+            return
+        buffer.cursor_position = len(buffer.text)
+        if sends:
+            buffer.validate_and_handle()
+
+    run_in_terminal(edit)
 
 
 def _history(path: Path | None) -> "History":
