@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import queue
 import signal
 import socket
 import threading
@@ -50,21 +51,34 @@ class PortServer:
     """The server of a port: what `gate` and `limits` let in is answered by `models`."""
 
     def __init__(self, listener: socket.socket, gate: Gate, limits: Limits, models: Models) -> None:
-        self._listener, self._gate, self._limits, self._models = listener, gate, limits, models
-        self._thread = threading.Thread(target=self._main, name="port")
-        self._is_up = threading.Event()
+        self._listener, self._models = listener, models
+        config = uvicorn.Config(
+            Proxy(gate, limits, models),
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=DRAIN,
+            server_header=False,
+            proxy_headers=False,
+            http=GateConnection,
+            ws="none",
+            h11_max_incomplete_event_size=1 << 16,
+        )
+        self._server = _Uvicorn(config)
+        self._thread = threading.Thread(target=self._main, name="port", daemon=True)
+        self._is_up: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._fault: BaseException | None = None
 
     @contextlib.contextmanager
     def running(self) -> Generator[None]:
-        """Serve until the end of the block; what is running then is cut off."""
-        self._thread.start()
-        self._is_up.wait()
+        """Serve until the end of the block, or of the start where that is interrupted; what is running then is cut off."""
         try:
+            self._thread.start()
+            self._is_up.get()
             yield
         finally:
             self._server.should_exit = self._server.force_exit = True
-            self._thread.join()
+            if self._thread.is_alive():
+                self._thread.join()
 
     def wait(self) -> None:
         """Return when SIGTERM or Ctrl-C has ended the server: the first drains it for DRAIN seconds, the second ends the process."""
@@ -88,22 +102,10 @@ class PortServer:
         except BaseException as error:
             self._fault = error
         finally:
-            self._is_up.set()
+            self._is_up.put(None)
 
     async def _serve(self) -> None:
         await self._models.open()
-        config = uvicorn.Config(
-            Proxy(self._gate, self._limits, self._models),
-            log_level="critical",
-            lifespan="off",
-            timeout_graceful_shutdown=DRAIN,
-            server_header=False,
-            proxy_headers=False,
-            http=GateConnection,
-            ws="none",
-            h11_max_incomplete_event_size=1 << 16,
-        )
-        self._server = _Uvicorn(config)
-        self._is_up.set()
+        self._is_up.put(None)
         await self._server.serve(sockets=[self._listener])
         await self._models.close()
