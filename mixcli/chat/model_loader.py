@@ -67,7 +67,7 @@ class ChatModel:
 
     def load(self) -> None:
         """Begin to load, unless that is going on."""
-        if self._thread is None or not self._thread.is_alive():
+        if not self._is_loading():
             self.error = None
             self._show(LOADING, share=0.0)
             self._thread = threading.Thread(target=self._load, name="loading", daemon=True)
@@ -75,10 +75,10 @@ class ChatModel:
 
     def wait(self, look: Callable[[LoadState], None]) -> HeldModel:
         """Return the loaded model; `look` is shown every state meanwhile. Raises why it cannot be loaded, or KeyboardInterrupt."""
-        if self.state.status in (FAILED, GONE) or self._thread is None:
+        if not self._is_loading() and self.state.status != READY:  # LOADING where Ctrl-C came in `load`
             self.load()
         assert self._thread
-        while self.state.status == LOADING and self._thread.is_alive():
+        while self.state.status == LOADING and self._is_loading():
             look(self.state)
             self._thread.join(POLL_INTERVAL)
         if self.error:
@@ -128,6 +128,9 @@ class ChatModel:
     def estimated_decode(self) -> float | None:
         """Return the roofline estimate of this placement, tokens per second; None where there is none."""
         return None
+
+    def _is_loading(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _load(self) -> None:
         """Load, and end with READY or FAILED and its error; in a thread."""

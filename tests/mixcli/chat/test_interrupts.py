@@ -1,7 +1,12 @@
 """Ctrl-C in a chat, wherever it comes, and what is typed while the model loads or answers."""
 
 import threading
+from typing import cast
 
+import pytest
+
+from mixcli.chat.model_loader import READY, ChatModel, HeldModel
+from mixcli.errors import UsageError
 from tests.mixcli.chat.conftest import Stage
 from tests.support.waiting import LIMIT
 
@@ -120,3 +125,36 @@ def test_ctrl_c_while_the_model_loads_gives_the_message_back(stage: Stage) -> No
     chat.type("\r")
     chat.wait_for_prompt(3)
     assert [one["content"] for one in host.requests[0]["messages"]] == ["early bird"]
+
+
+class Reluctant(ChatModel):
+    """A model that can be loaded at the second try."""
+
+    n_tries = 0
+
+    def _load(self) -> None:
+        self.n_tries += 1
+        if self.n_tries == 1:
+            self._fail(UsageError("not yet"))
+        else:
+            self._show(READY)
+
+    def _held(self) -> HeldModel:
+        assert self.state.status == READY
+        return cast(HeldModel, self)
+
+
+def test_a_load_whose_beginning_is_interrupted_begins_with_the_next_message() -> None:
+    """The message after it ended the chat with a traceback."""
+    model = Reluctant("x", "x")
+    with pytest.raises(UsageError, match="not yet"):
+        model.wait(lambda _: None)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    model.changed = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        model.wait(lambda _: None)
+    model.changed = lambda: None
+    assert cast(Reluctant, model.wait(lambda _: None)).n_tries == 2
