@@ -3,7 +3,6 @@
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mixcli.client.process import Host, Loading, stop
@@ -17,6 +16,7 @@ from mixcli.serve.loader import Planned, RunningHost
 from mixcli.serve.model_names import ServedModel, ServedModels, aliases_by_label
 from mixcli.store.store import StoredModel
 from mixcli.system.console import console
+from quantize.parallel import in_parallel
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,10 @@ class HostLoader:
             *(one.cancel for one in loading),
             *(one.release for one in hosts),
         ]
-        if not ends:
-            return
-        with ThreadPoolExecutor(len(ends)) as pool:
-            for done in [pool.submit(end) for end in ends]:
-                with contextlib.suppress(MixcliError):  # one that does not end after SIGKILL
-                    done.result()
+
+        def end(number: int) -> None:
+            with contextlib.suppress(MixcliError):  # one that does not end after SIGKILL
+                ends[number]()
+
+        for _ in in_parallel(end, range(len(ends)), len(ends), joins=False):
+            pass

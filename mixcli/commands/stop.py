@@ -24,10 +24,10 @@ def command(model: str | None, everything: bool) -> None:
 
     Running answers finish first. A model process that does not respond is killed.
     """
-    from concurrent.futures import ThreadPoolExecutor
 
     from mixcli.client.host_watch import STOPPING
     from mixcli.client.process import hosts, stop
+    from quantize.parallel import in_parallel
 
     running = hosts()
     if model:
@@ -46,14 +46,19 @@ def command(model: str | None, everything: bool) -> None:
             f"{len(chosen)} models are loaded; choose one of {', '.join(_named(chosen))}, or pass --all"
         )
     failed: list[MixcliError] = []
-    with ThreadPoolExecutor(len(chosen)) as pool:
-        for host, ending in [(host, pool.submit(stop, host.pid)) for host in chosen]:
-            try:
-                ending.result()
-            except MixcliError as error:
-                failed.append(error)
-            else:
-                console.note(f"stopped {host.model or 'a model'} (pid {host.pid})")
+
+    def end(number: int) -> MixcliError | None:
+        try:
+            stop(chosen[number].pid)
+        except MixcliError as error:
+            return error
+        return None
+
+    for number, error in in_parallel(end, range(len(chosen)), len(chosen), joins=False):
+        if error is not None:
+            failed.append(error)
+        else:
+            console.note(f"stopped {chosen[number].model or 'a model'} (pid {chosen[number].pid})")
     if failed:
         raise failed[0]
 

@@ -11,10 +11,10 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mixcli.system import json_cache
+from quantize.parallel import in_parallel
 
 PIECE = 128 << 10  # what Linux reads ahead when a page of a mapped file is missing
 SECONDS = 0.4
@@ -65,8 +65,7 @@ def _rate(path: Path) -> float:
             os.close(file)
         return n_bytes
 
-    with ThreadPoolExecutor(READERS) as pool:
-        total = sum(pool.map(read, range(READERS)))
+    total = sum(n_bytes for _, n_bytes in in_parallel(read, range(READERS), READERS))
     return total / (time.perf_counter() - begin) / 1e9
 
 

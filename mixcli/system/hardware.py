@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -20,6 +19,7 @@ from mixcli.system.device_facts import DeviceFacts
 from mixcli.system.nvidia import cuda_wheel, driver_cards
 from profiles.machine import Gpu, Machine
 from profiles.profile_files import card
+from quantize.parallel import in_parallel
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
@@ -46,6 +46,9 @@ RESERVE_WSL = (
 RESERVE_WORKER = 256 << 20
 PROBE_SECONDS = 0.5
 PROBE_BYTES = 64 << 20
+MAX_FILLING = (
+    60.0  # seconds for all threads to have filled their memory; fewer than all begin where Ctrl-C comes
+)
 NETWORK_LINK = 0.1  # GB/s to a worker where that was not measured: a gigabit
 
 
@@ -175,7 +178,7 @@ def memory_bandwidth() -> float:
     import numpy as np
 
     cores = physical_cores()
-    filled = threading.Barrier(cores)
+    filled = threading.Barrier(cores, timeout=MAX_FILLING)
 
     def read(_: int) -> float:
         data = np.ones(PROBE_BYTES // 8)
@@ -186,8 +189,7 @@ def memory_bandwidth() -> float:
             n_bytes += data.nbytes
         return n_bytes / seconds
 
-    with ThreadPoolExecutor(cores) as pool:
-        return sum(pool.map(read, range(cores))) / 1e9
+    return sum(rate for _, rate in in_parallel(read, range(cores), cores, joins=False)) / 1e9
 
 
 def memory_free() -> int:

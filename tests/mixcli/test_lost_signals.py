@@ -12,9 +12,12 @@ import pytest
 
 from mixcli.batch.window import Pool
 from mixcli.errors import IntegrityError, UnreadableFile
+from mixcli.host.protocol.host_record import HostRecord
 from mixcli.pull.download import Behind
 from mixcli.store.headers import header_of
-from tests.conftest import Runner
+from mixcli.system import paths
+from mixcli.system.process_state import born
+from tests.conftest import Runner, _environment
 from tests.support.interrupts import at_each_instruction
 
 IN_A_CALLBACK = """
@@ -72,6 +75,35 @@ def test_a_batch_ends_wherever_it_is_interrupted() -> None:
         pools[-1].release()
 
     assert at_each_instruction(begin, end) > 1
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("told to end", flush=True))
+print("ready", flush=True)
+while True:
+    time.sleep(600)
+"""
+
+
+def test_ctrl_c_ends_stop_while_it_waits_for_a_model(home: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE) as deaf:
+        try:
+            assert deaf.stdout
+            assert deaf.stdout.readline() == b"ready\n"
+            record = HostRecord(deaf.pid, born(deaf.pid), str(paths.runtime_dir() / "deaf.sock"), "deaf:Q8_0", "/deaf")  # fmt: skip
+            record.write()
+            with subprocess.Popen(
+                [sys.executable, "-m", "mixcli", "stop", "deaf"],
+                stderr=subprocess.PIPE,
+                env=_environment(home),
+            ) as stop:
+                assert deaf.stdout.readline() == b"told to end\n"
+                stop.send_signal(signal.SIGINT)
+                _, err = stop.communicate(timeout=60)
+            assert (stop.returncode, err) == (130, b"interrupted\n")
+        finally:
+            deaf.kill()
 
 
 LOCKED = """

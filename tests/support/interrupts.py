@@ -1,5 +1,10 @@
-"""Interrupts at each instruction of a piece of code, one run after the other, as signals may bring them."""
+"""Interrupts at each instruction of a piece of code at which signals are handled, one run after the other.
 
+CPython looks for signals behind calls, at the beginning of functions, and where a loop goes back.
+"""
+
+import _weakrefset
+import dis
 import sys
 import threading
 from collections.abc import Callable
@@ -13,9 +18,9 @@ MAX_INSTRUCTIONS = 5000
 
 
 def at_each_instruction(begin: Callable[[], Callable[[], object]], end: Callable[[Any], object]) -> int:
-    """Call `end` with what `begin` returned after that was called and interrupted at its first instruction, then at its second, and so on.
+    """Call `end` with what `begin` returned after that was called and interrupted at its first such instruction, then at its second, and so on.
 
-    Returns the number of instructions. AssertionError where a run does not end; it then keeps a daemon thread.
+    Returns their number. AssertionError where a run does not end; it then keeps a daemon thread.
     """
     for n in range(MAX_INSTRUCTIONS):
         was_interrupted: list[bool] = []
@@ -37,15 +42,23 @@ def _run(
 ) -> None:
     act = begin()
     left = n
+    last: dict[FrameType, str] = {}  # the instruction before, of each call that runs
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal left
+        if frame.f_code.co_filename == _weakrefset.__file__:  # what its callbacks raise is lost
+            return None
         frame.f_trace_opcodes = True
+        if event == "return":
+            last.pop(frame, None)
         if event == "opcode":
-            if left == 0:
-                sys.settrace(None)
-                raise Interrupted
-            left -= 1
+            name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if name in ("RESUME", "JUMP_BACKWARD") or last.get(frame, "").startswith("CALL"):
+                if left == 0:
+                    sys.settrace(None)
+                    raise Interrupted
+                left -= 1
+            last[frame] = name
         return trace
 
     interrupted = False
