@@ -1,5 +1,6 @@
 """Answer a message in a chat: ask the model, run the tools that it calls, and ask again until it calls none."""
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.chat.turn import Outcome
+    from mixcli.chat.view.render import View
     from mixcli.request.prompt import FunctionCall
 
 
@@ -46,9 +48,13 @@ def answer(chat: ChatSession) -> bool:
 
 def _stream(chat: ChatSession) -> "Outcome | None":
     """Stream one answer; None when there was no model to ask."""
+    with contextlib.closing(chat.view()) as view:
+        return _streamed(chat, view)
+
+
+def _streamed(chat: ChatSession, view: "View") -> "Outcome | None":
     from mixcli.chat.turn import take_turn
 
-    view = chat.view()
     try:
         host = chat.loaded_behind(view)
     except KeyboardInterrupt:

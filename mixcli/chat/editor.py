@@ -7,7 +7,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-from mixcli.chat.input import other_program
+from mixcli.chat.terminal_modes import other_program
 from mixcli.errors import UsageError
 from mixcli.system.stdin import decode
 

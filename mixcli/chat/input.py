@@ -1,17 +1,13 @@
 """Read messages: with prompt_toolkit on a terminal, as plain lines elsewhere."""
 
-import os
-import re
-import select
 import sys
-import termios
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mixcli.errors import UsageError
-from mixcli.system.console import console, strip_controls
+from mixcli.system.console import console
 from mixcli.system.stdin import decode, said
 from mixcli.system.text import clean, not_text
 
@@ -25,10 +21,6 @@ if TYPE_CHECKING:
 PROMPT, MORE = ">>> ", "... "
 QUOTES = '"""'
 MAX_LINE = 16 << 20  # bytes of one line from a pipe; no context holds so much
-_SEQUENCE = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO."
-)  # a key that is not a character, and the brackets of a paste
-PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
 class MessageSource(Protocol):
@@ -39,11 +31,6 @@ class MessageSource(Protocol):
 
     def refresh(self) -> None:
         """Draw again what has changed around the prompt; may be called from any thread."""
-
-
-def is_dumb() -> bool:
-    """Return whether the terminal can only write one line after the other."""
-    return os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
 
 
 def unquoted(text: str) -> str:
@@ -128,6 +115,9 @@ class Editor:
                 typed = session.prompt(default=draft, pre_run=self._before)
         except EOFError:
             return None
+        except SystemExit:  # a signal, which may come before prompt_toolkit tidies up after itself
+            session.app.renderer.reset()
+            raise
         return unquoted(said(typed, "what was typed"))
 
     def leave(self, error: BaseException) -> None:
@@ -261,73 +251,3 @@ def _history(path: Path | None) -> "History":
     with suppress(OSError):
         path.touch(mode=0o600)
     return Kept(path)
-
-
-@contextmanager
-def keys_as_typed() -> Iterator[None]:
-    """For as long as a chat lasts, keep each key as it is typed until a prompt reads it.
-
-    Between two prompts the terminal would otherwise take some of them itself: a Ctrl-D as the end of a line, which is lost.
-    """
-    with _lines_edited(edited=False):
-        yield
-
-
-@contextmanager
-def typing_ahead() -> Iterator[None]:
-    """Between two prompts, keep what is typed for the next one, unseen; Ctrl-C still interrupts."""
-    with _lines_edited(edited=False), _pastes_bracketed(bracketed=True):
-        yield
-
-
-@contextmanager
-def other_program() -> Iterator[None]:
-    """Lend another program, inside of `typing_ahead`, the terminal as programs expect it."""
-    with _lines_edited(edited=True), _pastes_bracketed(bracketed=False):
-        yield
-
-
-def typed_ahead() -> str:
-    """Take what was typed since the last prompt off the terminal: none of it was meant for a question that is only asked now."""
-    if not console.is_terminal(sys.stdin):
-        return ""
-    raw = b""
-    while select.select([sys.stdin], [], [], 0)[0] and (piece := os.read(sys.stdin.fileno(), 1 << 12)):
-        raw += piece
-    return strip_controls(_SEQUENCE.sub("", decode(raw).replace("\r", "\n")))
-
-
-@contextmanager
-def _lines_edited(*, edited: bool) -> Iterator[None]:
-    """Let the terminal itself show and edit what is typed, or not, and set it back afterwards."""
-    if not console.is_terminal(sys.stdin):
-        yield
-        return
-    handle = sys.stdin.fileno()
-    before = termios.tcgetattr(handle)
-    during = termios.tcgetattr(handle)
-    editing = termios.ECHO | termios.ICANON
-    during[3] = during[3] | editing if edited else during[3] & ~editing
-    termios.tcsetattr(handle, termios.TCSANOW, during)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(handle, termios.TCSANOW, before)
-
-
-@contextmanager
-def _pastes_bracketed(*, bracketed: bool) -> Iterator[None]:
-    """Have the terminal mark pastes, or not, and set it back afterwards."""
-    if not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stdout)) or is_dumb():
-        yield
-        return
-    _write(PASTE_ON if bracketed else PASTE_OFF)
-    try:
-        yield
-    finally:
-        _write(PASTE_OFF if bracketed else PASTE_ON)
-
-
-def _write(sequence: str) -> None:
-    sys.stdout.write(sequence)
-    sys.stdout.flush()

@@ -5,9 +5,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from mixcli.chat.answering import say
-from mixcli.chat.input import Editor, Lines, MessageSource, is_dumb, keys_as_typed, typing_ahead
+from mixcli.chat.input import Editor, Lines, MessageSource
 from mixcli.chat.model_loader import FAILED
 from mixcli.chat.session import ChatSession
+from mixcli.chat.terminal_modes import is_dumb, keys_as_typed, typing_ahead
 from mixcli.chat.view.toolbar import line, loading
 from mixcli.errors import SomeFailed
 from mixcli.system.console import console

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from mixcli.chat.conversation import Conversation
 from mixcli.chat.export import ENDED
 from mixcli.chat.files import Attachment
-from mixcli.chat.input import is_dumb
 from mixcli.chat.model_loader import LOADING, READY, ChatModel, HeldModel, LoadState
 from mixcli.chat.sessions import StoredMessage
+from mixcli.chat.terminal_modes import is_dumb
 from mixcli.chat.view import notes
 from mixcli.chat.view.calls import folded, shown_call
 from mixcli.chat.view.stats import TurnStats

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mixcli.chat.input import other_program, typed_ahead
+from mixcli.chat.terminal_modes import other_program, typed_ahead
 from mixcli.chat.view.calls import folded, shown_call
 from mixcli.errors import UsageError
 from mixcli.system.console import console

@@ -59,10 +59,12 @@ def take_turn(
                         view.feed(delta.text)
         except KeyboardInterrupt:
             state = STOPPED
+        except SystemExit:  # SIGTERM or SIGHUP
+            conversation.end(CUT)
+            raise
         except Exception as caught:
             if not hasattr(caught, "exit_code"):
                 conversation.end(CUT)
-                view.close()
                 raise
             state, error = (CUT if progress.n_pieces else FAILED), caught
         calls = progress.calls() if state == DONE else ()

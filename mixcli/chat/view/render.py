@@ -37,7 +37,7 @@ class View(Protocol):
         """Show status lines below the answer."""
 
     def close(self) -> None:
-        """Finish the output: the answer has ended."""
+        """Finish the output, once: the answer has ended."""
 
 
 class PlainView:
@@ -58,7 +58,7 @@ class PlainView:
 
     def close(self) -> None:
         if self._last and not self._last.endswith("\n"):
-            console.write("\n")
+            self.feed("\n")
 
 
 class LiveView:
@@ -73,6 +73,7 @@ class LiveView:
         self._blanks = 0  # empty rows that are printed when something follows them
         self._begun = False
         self._thought = ""
+        self._is_open = True
         self._out.write(HIDE)
 
     def think(self, text: str) -> None:
@@ -102,6 +103,9 @@ class LiveView:
         self.feed("")
 
     def close(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
         self._status = ()
         width, _ = self._size()
         lines = self._markdown.line(self._source) if self._source else []

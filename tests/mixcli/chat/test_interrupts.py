@@ -1,5 +1,8 @@
 """Ctrl-C in a chat, wherever it comes, and what is typed while the model loads or answers."""
 
+import os
+import signal
+import termios
 import threading
 from typing import cast
 
@@ -8,6 +11,7 @@ import pytest
 from mixcli.chat.model_loader import READY, ChatModel, HeldModel
 from mixcli.errors import UsageError
 from tests.mixcli.chat.conftest import Stage
+from tests.mixcli.chat.test_deaths import said
 from tests.support.waiting import LIMIT
 
 
@@ -158,3 +162,27 @@ def test_a_load_whose_beginning_is_interrupted_begins_with_the_next_message() ->
         model.wait(lambda _: None)
     model.changed = lambda: None
     assert cast(Reluctant, model.wait(lambda _: None)).n_tries == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("is_answering", [False, True])
+def test_a_signal_that_ends_a_chat_leaves_the_terminal_and_the_answer(
+    stage: Stage, number: int, code: int, is_answering: bool
+) -> None:
+    host = stage.host(["Once upon", " a time", threading.Event()])
+    chat = stage.terminal("chat", "-m", str(host.path))
+    before = termios.tcgetattr(chat.process.child_fd)
+    chat.wait_for_prompt(1)
+    if is_answering:
+        chat.enter("Tell")
+        chat.wait_for("a time")
+    os.kill(chat.process.pid, number)
+    while chat.read():
+        pass
+    assert termios.tcgetattr(chat.process.child_fd) == before
+    assert chat.wait_for_end() == code
+    assert chat.raw.rfind("\x1b[?25l") <= chat.raw.rfind("\x1b[?25h")  # the cursor is shown
+    assert chat.raw.rfind("\x1b[?2004h") < chat.raw.rfind("\x1b[?2004l")  # pastes are plain
+    if is_answering:
+        assert "context" not in chat.text.rpartition("Once upon a time")[2]  # the line below the answer
+        assert said(stage.home, "tell")[1] == ("assistant", "Once upon a time", "cut")
