@@ -1,7 +1,6 @@
 """mixcli pull: download a model."""
 
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from mixcli.commands.quant_options import as_range, rule_options, show_types
 from mixcli.errors import DoesNotFit, IntegrityError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, format_bytes
-from mixcli.system.signals import interrupt, resumable
+from mixcli.system.signals import resumable
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -98,7 +97,6 @@ def command(
     from mixcli.pull.pull import Made, PullRequest, pull
     from mixcli.pull.pull_plan import PullPlan
 
-    signal.signal(signal.SIGTERM, interrupt)
     if fit:
         from mixcli.commands.fitted_pull import FittedPull
 

@@ -13,7 +13,6 @@ from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 NONE: Mapping[str, float] = {}
-INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
 class ChatBackend(Protocol):
@@ -65,11 +64,10 @@ def _tokens(n: int | None) -> str:
     return "? tokens" if n is None else counted(n, "token")
 
 
-def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupted: bool = False) -> Answer:
+def ask(host: ChatBackend, body: ChatBody, *, show: bool = True) -> Answer:
     """Ask the host and write the answer to stdout while it comes; `show` off keeps it for the caller.
 
-    An interrupt (KeyboardInterrupt) closes the connection, which stops the model, and is raised, or with `keep_interrupted` becomes the
-    finish_reason of what had come. Raises what the host reports; ModelDied says how it died.
+    KeyboardInterrupt closes the connection, which stops the model. Raises what the host reports; ModelDied says how it died.
     """
     deltas: list[Delta] = []
     reason = "stop"
@@ -80,10 +78,6 @@ def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupte
                 reason = delta.finish_reason or reason
                 if show and delta.text:
                     console.write(delta.text)
-    except KeyboardInterrupt:
-        if not keep_interrupted:
-            raise
-        reason = INTERRUPTED
     except ModelDied as error:
         if show and deltas:
             console.write("\n")
