@@ -7,7 +7,6 @@ import signal
 import tempfile
 from pathlib import Path
 
-from mixcli.chat.terminal_modes import other_program
 from mixcli.errors import UsageError
 from mixcli.system.stdin import decode
 
@@ -15,15 +14,14 @@ EDITOR = "vi"
 
 
 def edited(text: str) -> str:
-    """Let the person edit a text in $VISUAL or $EDITOR; UsageError when that does not work. In the main thread."""
+    """Let the person edit a text in $VISUAL or $EDITOR; UsageError when that does not work. In the main thread, where the terminal is as programs expect it."""
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or EDITOR
     handle, name = tempfile.mkstemp(suffix=".md", prefix="mixcli-")
     path = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        with other_program():
-            code = _ended([*shlex.split(command), name])
+        code = _ended([*shlex.split(command), name])
         if code:
             raise UsageError(f"the editor {command} failed (exit code {code}); nothing was sent")
         return draft_text(path.read_bytes())

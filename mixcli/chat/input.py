@@ -115,8 +115,12 @@ class Editor:
                 typed = session.prompt(default=draft, pre_run=self._before)
         except EOFError:
             return None
-        except SystemExit:  # a signal, which may come before prompt_toolkit tidies up after itself
+        except (
+            SystemExit
+        ):  # a signal, which may come before prompt_toolkit tidies up after itself, or while it does
             session.app.renderer.reset()
+            session.output.disable_bracketed_paste()
+            session.output.flush()
             raise
         return unquoted(said(typed, "what was typed"))
 

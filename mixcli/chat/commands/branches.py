@@ -3,6 +3,7 @@
 from mixcli.chat.answering import answer, say
 from mixcli.chat.editor import edited
 from mixcli.chat.session import ChatSession
+from mixcli.chat.terminal_modes import other_program
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted, moment
@@ -29,7 +30,8 @@ def edit(chat: ChatSession, rest: str) -> None:
         raise UsageError("/edit needs a terminal")
     number = _number(rest) if rest else None
     old = chat.conversation.question(number).content if number else chat.draft
-    text = edited(old).strip("\n")
+    with other_program():
+        text = edited(old).strip("\n")
     if not text.strip() or (number and text == old):
         console.note("(no change)")
         return

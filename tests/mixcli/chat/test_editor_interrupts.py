@@ -1,6 +1,9 @@
 """Ctrl-C in an editor is the editor's: vi and others give it a meaning of their own."""
 
+import os
+import signal
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,21 @@ def test_ctrl_c_in_an_editor_loses_no_text(stage: Stage, editor: str, keys: str)
     assert host.requests[1]["messages"][-1]["content"] == "written in an editor"
     chat.type("\x03")
     assert chat.wait_for_end() == 130
+
+
+@pytest.mark.parametrize("keys", ["/edit\r", "\x07"])
+def test_a_chat_that_is_ended_ends_its_editor(stage: Stage, editor: str, keys: str) -> None:
+    chat = stage.terminal("chat", "-m", str(stage.host().path), EDITOR=editor, VISUAL="")
+    before = termios.tcgetattr(chat.process.child_fd)
+    chat.wait_for_prompt(1)
+    chat.type(keys)
+    chat.wait_for("editing")
+    os.kill(chat.process.pid, signal.SIGTERM)
+    while chat.read():  # until the last of them has left the terminal
+        pass
+    assert termios.tcgetattr(chat.process.child_fd) == before
+    assert chat.wait_for_end() == 143
+    assert chat.raw.rfind("\x1b[?2004h") < chat.raw.rfind("\x1b[?2004l")  # pastes are plain
 
 
 def test_what_is_typed_stays_where_the_editor_fails(stage: Stage) -> None:
