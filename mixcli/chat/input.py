@@ -167,6 +167,7 @@ class Editor:
             complete_while_typing=Condition(completing),
             bottom_toolbar=self._toolbar,
             key_bindings=_bindings(),
+            enable_suspend=True,
             color_depth=None if console.colored(sys.stdout) else ColorDepth.DEPTH_1_BIT,
             reserve_space_for_menu=4,
             output=create_output(always_prefer_tty=True),  # stdout may be a file

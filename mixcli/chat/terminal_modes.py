@@ -3,10 +3,12 @@
 import os
 import re
 import select
+import signal
 import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from mixcli.system.console import console, strip_controls
 from mixcli.system.stdin import decode
@@ -15,6 +17,7 @@ _SEQUENCE = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO."
 )  # a key that is not a character, and the brackets of a paste
 PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
+SHOW_CURSOR = "\x1b[?25h"
 
 
 def is_dumb() -> bool:
@@ -34,8 +37,8 @@ def keys_as_typed() -> Iterator[None]:
 
 @contextmanager
 def typing_ahead() -> Iterator[None]:
-    """Between two prompts, keep what is typed for the next one, unseen; Ctrl-C still interrupts."""
-    with _lines_edited(edited=False), _pastes_bracketed(bracketed=True):
+    """Between two prompts, keep what is typed for the next one, unseen; Ctrl-C still interrupts, and Ctrl-Z stops."""
+    with _lines_edited(edited=False), _pastes_bracketed(bracketed=True), _stoppable():
         yield
 
 
@@ -54,6 +57,27 @@ def typed_ahead() -> str:
     while select.select([sys.stdin], [], [], 0)[0] and (piece := os.read(sys.stdin.fileno(), 1 << 12)):
         raw += piece
     return strip_controls(_SEQUENCE.sub("", decode(raw).replace("\r", "\n")))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """While Ctrl-Z has stopped this program, lend the shell the terminal as shells expect it, with a cursor."""
+    if not console.is_terminal(sys.stdout) or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        with other_program():
+            _write(SHOW_CURSOR)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            signal.signal(number, stop)
+
+    signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
 @contextmanager
