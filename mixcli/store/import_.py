@@ -61,12 +61,18 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
         slow = () if copy else slow_drive_note(path)
         for note in (*template_note(header, called), *family_note(header), *slow):
             console.note(f"note: {note}")
-        stored = []
-        for file in files:
-            if copy:
-                _copy(file, work / file.name)
-            known = file.name if copy else str(file)
-            stored.append(StoredFile(known, file.stat().st_size, sha256(file, report)))
+        copies = [work / file.name for file in files] if copy else []
+        try:
+            for file, target in zip(files, copies, strict=False):
+                _copy(file, target)
+            stored = [
+                StoredFile(file.name if copy else str(file), file.stat().st_size, sha256(file, report))
+                for file in files
+            ]
+        except BaseException:  # nothing resumes here
+            for target in copies:
+                target.unlink(missing_ok=True)
+            raise
         return build_folder.publish(work, about.manifest(kind, tuple(stored))), True
 
 
@@ -99,11 +105,7 @@ def _copy(source: Path, target: Path) -> None:
                 f"the copy needs {format_bytes(need)}, but {target.parent.parent} has {format_bytes(free)} free; "
                 "free some space, or import the file in place without --copy"
             ) from None
-        try:
-            shutil.copyfile(source, target)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+        shutil.copyfile(source, target)
 
 
 def _check_not_of_the_store(path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from mixcli.errors import IntegrityError, UsageError
 from mixcli.store import gguf_names, manifest, store
 from mixcli.store.import_ import import_model
+from mixcli.system import paths
 from quantize.source import text, u32
 from tests.conftest import Runner
 from tests.support import family_gguf, small_gguf
@@ -46,16 +47,16 @@ def test_a_file_that_says_no_type_is_of_the_type_of_most_of_its_bytes(home: Path
 
 
 def test_another_file_of_the_same_name_is_refused(home: Path, tmp_path: Path) -> None:
-    paths = [tmp_path / folder / "tiny.F16.gguf" for folder in "abc"]
-    for path, seed in zip(paths, (1, 2, 1), strict=True):
+    files = [tmp_path / folder / "tiny.F16.gguf" for folder in "abc"]
+    for path, seed in zip(files, (1, 2, 1), strict=True):
         path.parent.mkdir()
         small_gguf.write(path, small_gguf.gguf(seed=seed))
-    first, fresh = import_model(paths[0], None, False, quiet)
+    first, fresh = import_model(files[0], None, False, quiet)
     assert fresh
-    with pytest.raises(UsageError, match=rf"from {paths[0]}, .*{paths[1]} is another file; .*--name"):
-        import_model(paths[1], None, False, quiet)
-    assert import_model(paths[2], None, False, quiet) == (first, False)  # the same bytes
-    assert import_model(paths[1], "other", False, quiet)[0].label == "other:F16"
+    with pytest.raises(UsageError, match=rf"from {files[0]}, .*{files[1]} is another file; .*--name"):
+        import_model(files[1], None, False, quiet)
+    assert import_model(files[2], None, False, quiet) == (first, False)  # the same bytes
+    assert import_model(files[1], "other", False, quiet)[0].label == "other:F16"
 
 
 def test_a_copy_is_made_of_what_was_imported_where_it_lies(home: Path, tmp_path: Path) -> None:
@@ -66,6 +67,18 @@ def test_a_copy_is_made_of_what_was_imported_where_it_lies(home: Path, tmp_path:
     assert import_model(path, None, True, quiet)[1] is import_model(path, None, False, quiet)[1] is False
     with pytest.raises(UsageError, match="is the file of the model tiny:F16; use it by that name"):
         import_model(copied.path, "other", False, quiet)
+
+
+def test_an_interrupted_import_leaves_no_copy(home: Path, tmp_path: Path) -> None:
+    path = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
+
+    def interrupt(_done: float, _total: float, _stage: str = "") -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_model(path, None, True, interrupt)
+    assert not list(paths.models_dir().rglob("*.gguf"))
+    assert import_model(path, None, True, quiet)[1]
 
 
 def test_names_of_parts(home: Path) -> None:
