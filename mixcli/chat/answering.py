@@ -14,6 +14,7 @@ from mixcli.chat.view.toolbar import line
 from mixcli.errors import ModelDied
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.system.console import console
+from mixcli.system.signals import Interrupted
 
 if TYPE_CHECKING:
     from mixcli.chat.turn import Outcome
@@ -60,6 +61,7 @@ def _streamed(chat: ChatSession, view: "View") -> "Outcome | None":
     except KeyboardInterrupt:
         view.close()
         chat.conversation.end(UNANSWERED)
+        _end_without_person(chat)
         console.note("(cancelled; the model continues to load)")
         return None
     except Exception as error:
@@ -87,6 +89,12 @@ def _streamed(chat: ChatSession, view: "View") -> "Outcome | None":
     return outcome
 
 
+def _end_without_person(chat: ChatSession) -> None:
+    """Raise Interrupted again where messages come from a pipe: there Ctrl-C is meant for the whole chat, not for an answer."""
+    if not chat.talking:
+        raise Interrupted
+
+
 def _run(chat: ChatSession, calls: "tuple[FunctionCall, ...]") -> bool:
     """Run tools one after the other; False where Ctrl-C ended one, which stops the others too."""
     tools = chat.tools
@@ -97,6 +105,7 @@ def _run(chat: ChatSession, calls: "tuple[FunctionCall, ...]") -> bool:
             try:
                 text = tools.run(call, chat.model.n_ctx)
             except KeyboardInterrupt:
+                _end_without_person(chat)
                 stopped = True
         chat.conversation.add_result(call, text)
     if tools is not None:
@@ -112,6 +121,7 @@ def _close(chat: ChatSession, outcome: "Outcome") -> None:
         console.note(notes.dropped(outcome.n_dropped, chat.model.n_ctx))
     chat.n_dropped = outcome.n_dropped
     if outcome.state == STOPPED:
+        _end_without_person(chat)
         console.note("(stopped)")
     elif chat.stats.finish_reason == "length":
         limit = chat.conversation.settings.get("max_tokens")

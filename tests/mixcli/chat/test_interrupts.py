@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import termios
 import threading
 from typing import cast
@@ -10,6 +12,7 @@ import pytest
 
 from mixcli.chat.model_loader import READY, ChatModel, HeldModel
 from mixcli.errors import UsageError
+from tests.conftest import _environment
 from tests.mixcli.chat.conftest import Stage
 from tests.mixcli.chat.test_deaths import said
 from tests.support.waiting import LIMIT
@@ -186,3 +189,25 @@ def test_a_signal_that_ends_a_chat_leaves_the_terminal_and_the_answer(
     if is_answering:
         assert "context" not in chat.text.rpartition("Once upon a time")[2]  # the line below the answer
         assert said(stage.home, "tell")[1] == ("assistant", "Once upon a time", "cut")
+
+
+def test_ctrl_c_ends_a_chat_whose_messages_come_from_a_pipe(stage: Stage) -> None:
+    """It ended one answer and continued with the next line."""
+    host = stage.host(["Once upon\n", threading.Event()], ["second"])
+    with subprocess.Popen(
+        [sys.executable, "-m", "mixcli", "chat", "-m", str(host.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(stage.home),
+    ) as chat:
+        assert chat.stdin and chat.stdout
+        chat.stdin.write(b"Tell\nAgain\n")
+        chat.stdin.close()
+        assert chat.stdout.readline() == b"Once upon\n"
+        chat.send_signal(signal.SIGINT)
+        chat.wait(LIMIT)
+        assert chat.stderr and chat.stderr.read().endswith(b"interrupted\n")
+    assert chat.returncode == 130
+    assert len(host.requests) == 1
+    assert said(stage.home, "tell")[1] == ("assistant", "Once upon\n", "stopped")
