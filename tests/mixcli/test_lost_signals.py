@@ -58,7 +58,7 @@ def test_a_download_ends_wherever_it_is_interrupted() -> None:
         behinds.append(behind)
         return lambda: behind.update(memoryview(b"some bytes"))
 
-    assert at_each_instruction(begin, lambda _: behinds[-1].__exit__()) > 5
+    assert at_each_instruction(begin, lambda _: behinds[-1].__exit__()) > 0
 
 
 def test_a_batch_ends_wherever_it_is_interrupted() -> None:
@@ -74,7 +74,7 @@ def test_a_batch_ends_wherever_it_is_interrupted() -> None:
     def end(_act: object) -> None:
         pools[-1].release()
 
-    assert at_each_instruction(begin, end) > 1
+    assert at_each_instruction(begin, end) > 0
 
 
 DEAF = """
