@@ -96,7 +96,7 @@ class ContextOverflow(DoesNotFit):
     ) -> None:
         bound = "at least " if at_least else ""
         super().__init__(
-            f"{what} is {bound}{n_prompt:,} tokens long, {n_prompt - n_ctx:,} more than the context of {n_ctx:,}; "
+            f"{what} is too long: {bound}{n_prompt:,} tokens, {n_prompt - n_ctx:,} more than the maximum context length of {n_ctx:,}; "
             f"shorten it or use a larger context (--ctx {-(-(n_prompt + 256) // 1024) * 1024})"
         )
         self.n_prompt = n_prompt

@@ -18,7 +18,7 @@ Written by `make help`; a test keeps it true.
 """
 # our own fields that are no numbers of the sampling table
 OURS = {
-    "messages": "the conversation: `role` is `system`, `developer` (the same), `user`, `assistant` or `tool`; `content` is a text or text parts. An assistant's message may have `tool_calls` and `reasoning_content`, a tool's has `tool_call_id`. A last message of the assistant is continued",
+    "messages": "the conversation: `role` is `system`, `developer` (the same), `user`, `assistant` or `tool`; `content` is a text or text parts, of an assistant also `refusal` and `thinking` parts. An assistant's message may have `tool_calls` and `reasoning_content`, a tool's has `tool_call_id`. A last message of the assistant is continued",
     "model": "any name; the loaded model answers",
     "stream": "send the answer as server-sent events",
     "stream_options": "`include_usage`: end a stream with the counts; only with `stream`",
@@ -32,9 +32,11 @@ OURS = {
     "structured_outputs": "one of `json`, `regex`, `grammar` and `choice`, as in vLLM",
     "dry_sequence_breakers": "texts at which DRY begins again",
     "tools": "functions that the model may call: `name`, `description`, `parameters` (a JSON schema, which the arguments keep to) and `strict` (refuse a schema that cannot be enforced whole; of other functions, a keyword that cannot be enforced is left to the model, and `oneOf` is read as `anyOf`)",
-    "tool_choice": "`auto`, `none`, `required` (or Mistral's `any`), or the one function that must be called",
+    "tool_choice": "`auto`, `none`, `required` (or Mistral's `any`), or the one function that must be called. OpenAI's `allowed_tools` names some of the tools; the others stay in the prompt and are not called",
     "parallel_tool_calls": "`false`: one call at most",
     "reasoning_effort": "for models whose chat format has it: Mistral's version 15, and templates that read it",
+    "enable_thinking": "`true` or `false` for models that can do both; refused for a model that always or never thinks. DeepSeek's `{\"type\": \"disabled\"}` too",
+    "chat_template_kwargs": "`enable_thinking` or `thinking`, and `reasoning_effort`; others are refused",
     "ignore_eos": "continue until the limit: no token that ends an answer is chosen",
     "add_generation_prompt": "`false` only with a last message of the assistant, as in vLLM",
     "continue_final_message": "must be `true` for a last message of the assistant and `false` for others, as in vLLM",

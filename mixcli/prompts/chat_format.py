@@ -116,10 +116,17 @@ class ChatFormat:
         effort, thinking = options.reasoning_effort, options.thinking
         reasons = self.syntax.reasoning is not None
         if thinking and not reasons:
-            raise BadRequest("this model does not think before it answers; remove thinking", param="thinking")
+            raise BadRequest(
+                "this model does not think before it answers; remove enable_thinking", param="enable_thinking"
+            )
         if thinking is False and reasons and NO_EFFORT not in self.efforts:
             raise BadRequest(
-                "the chat format of this model cannot turn thinking off; remove thinking", param="thinking"
+                "this model always thinks before it answers; remove enable_thinking", param="enable_thinking"
+            )
+        if None not in (effort, thinking) and (effort != NO_EFFORT) != thinking:
+            raise BadRequest(
+                f"reasoning_effort is {effort!r:.40}, but enable_thinking is {str(thinking).lower()}; remove one of them",
+                param="reasoning_effort",
             )
         if effort is None and thinking is not None and self.efforts:
             return self.efforts[-1] if thinking else NO_EFFORT

@@ -74,14 +74,15 @@ class Message:
 
 @dataclass(frozen=True)
 class ToolUse:
-    """The tools of a request and how they may be used: `auto` leaves it to the model, `required` wants a call, of `only` where it is named.
+    """The tools of a request and how they may be used: `auto` leaves it to the model, `required` wants a call. Where `only` names some, the others are
+    shown and not called.
 
     Without `parallel` an answer has one call at most.
     """
 
     tools: tuple[Tool, ...] = ()
     choice: Literal["auto", "none", "required"] = "auto"
-    only: str | None = None
+    only: tuple[str, ...] = ()
     parallel: bool = True
 
     @property
@@ -89,7 +90,7 @@ class ToolUse:
         """Return the tools that the model may call."""
         if self.choice == "none":
             return ()
-        return tuple(tool for tool in self.tools if self.only in (None, tool.name))
+        return tuple(tool for tool in self.tools if not self.only or tool.name in self.only)
 
 
 NO_TOOLS = ToolUse()

@@ -6,6 +6,7 @@ from typing import Any
 
 import h11
 
+from mixcli.serve.exchange import REQUEST_ID, request_id
 from mixcli.serve.refusal import NOT_HTTP
 from mixcli.system import connection
 
@@ -52,6 +53,7 @@ class GateConnection(connection.PatientConnection):
         body = NOT_HTTP.body()
         headers = [
             *NOT_HTTP.headers,
+            (REQUEST_ID, request_id(())),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]

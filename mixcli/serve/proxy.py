@@ -5,12 +5,15 @@ import sys
 import traceback
 from typing import Protocol
 
+from mixcli.host.protocol.errors import is_anthropic
 from mixcli.host.protocol.port_state import PortState
 from mixcli.serve.chat_page import PageFile
 from mixcli.serve.exchange import REQUEST_ID, Exchange, Receive, Scope, Send, in_origin_form, request_id
 from mixcli.serve.gate import Accepted, Gate, Preflight, only
 from mixcli.serve.limits import Limits
 from mixcli.serve.refusal import Refusal
+
+ANTHROPIC_ID = b"request-id"  # where Anthropic's clients look for it
 
 
 class Models(Protocol):
@@ -40,7 +43,10 @@ class Proxy:
             return
         scope = in_origin_form(scope)
         origin = only(scope["headers"], b"origin")
-        own = [(REQUEST_ID, request_id(scope["headers"])), *self._gate.cors.headers(origin)]
+        named = request_id(scope["headers"])
+        own = [(REQUEST_ID, named), *self._gate.cors.headers(origin)]
+        if is_anthropic(scope["path"]):
+            own.append((ANTHROPIC_ID, named))
         exchange = Exchange(scope, receive, send, own)
         try:
             await self._exchange(exchange)

@@ -88,7 +88,9 @@ def summary(_folder: Path, out: str, err: str) -> None:
 
 def refusal(_folder: Path, out: str, err: str) -> None:
     assert out == "exit code 4\n"
-    assert re.search(r"the prompt is [\d,]+ tokens long, [\d,]+ more than the context of 2,048", err)
+    assert re.search(
+        r"the prompt is too long: [\d,]+ tokens, [\d,]+ more than the maximum context length of 2,048", err
+    )
 
 
 def person(folder: Path, _out: str, _err: str) -> None:

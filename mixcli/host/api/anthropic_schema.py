@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from mixcli.errors import BadRequest
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.events import JsonObject
-from mixcli.host.api.field_rules import FieldRule, harmless, only
+from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
 from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
 from mixcli.host.api.tool_schema import flat_tools
@@ -37,6 +37,7 @@ RENAMED = {
     "stop": "stop_sequences",
     "response_format.json_schema.schema": "output_config.format.schema",
     "reasoning_effort": "output_config.effort",
+    "enable_thinking": "thinking",
 }
 CACHED = {"cache_control": harmless("Anthropic", "prompts are always cached")}
 MESSAGES_RULES: Mapping[str, FieldRule] = {
@@ -51,6 +52,7 @@ MESSAGES_RULES: Mapping[str, FieldRule] = {
     "container": only("Anthropic", why="no code is executed here"),
     "context_management": only("Anthropic", {}, {"edits": []}, why="use on_overflow in /v1/chat/completions"),
     "mcp_servers": only("Anthropic", [], why="send the server's tools in tools"),
+    "output_format": alias("Anthropic", "output_config.format"),
     "betas": harmless("Anthropic", "selects versions of Anthropic's API"),
 }
 BLOCK_RULES: Mapping[str, FieldRule] = {
@@ -217,11 +219,18 @@ class MessageToolChoice(WireModel):
     name: str | None = None
     disable_parallel_tool_use: bool = False
 
+    @model_validator(mode="after")
+    def named(self) -> Self:
+        """Refuse a tool without a name, and a name that would choose nothing."""
+        if (self.type == "tool") != (self.name is not None):
+            raise ValueError("name is required with the type tool, and invalid with others")
+        return self
+
     def to_chat(self) -> JsonObject:
         """Return the fields of a chat request."""
         choice: object = {"any": "required"}.get(self.type, self.type)
         if self.type == "tool":
-            choice = {"type": "function", "function": {"name": self.name or ""}}
+            choice = {"type": "function", "function": {"name": self.name}}
         one = {"parallel_tool_calls": False} if self.disable_parallel_tool_use else {}
         return {"tool_choice": choice, **one}
 

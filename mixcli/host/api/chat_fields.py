@@ -65,7 +65,6 @@ LLAMA_SERVER: Mapping[str, FieldRule] = {
     "reasoning_budget_tokens": alias("llama-server", "thinking_token_budget"),
     "thinking_budget_tokens": alias("llama-server", "thinking_token_budget"),
     "thinking_forced_open": only("llama-server", False),
-    "chat_template_kwargs": only("llama-server", {}),
     "speculative.n_max": harmless("llama-server", "it changes the speed, not the answer; see speculate"),
     "speculative.n_min": harmless("llama-server", "see speculative.n_max"),
     "speculative.p_min": harmless("llama-server", "see speculative.n_max"),
@@ -128,9 +127,8 @@ OTHERS: Mapping[str, FieldRule] = {
     "keep_alive": only("Ollama", why="pass --keep-alive to mixcli serve"),
     "options": only("Ollama", {}, why="send its fields beside messages"),
     "format": only("Ollama", "", why="use response_format"),
-    "think": only("Ollama", False),
-    "enable_thinking": only("Qwen", False),
-    "thinking": only("DeepSeek", {"type": "disabled"}),
+    "think": alias("Ollama", "enable_thinking"),
+    "thinking": alias("DeepSeek", "enable_thinking"),
     "reasoning": only("OpenRouter", {}),
     "provider": only("OpenRouter", {}),
     "models": only("OpenRouter", []),
@@ -144,7 +142,7 @@ MESSAGE_RULES: Mapping[str, FieldRule] = {
     "annotations": harmless("OpenAI", "describes an earlier answer"),
     "cache_control": harmless("Anthropic", "prompts are always cached"),
     "provider_specific_fields": harmless("LiteLLM", "describes an earlier answer"),
-    "refusal": only("OpenAI", "", why="send its text as content"),
+    "refusal": only("OpenAI", "", why="it is read where an assistant's message has no content"),
     "audio": only("OpenAI", why="conversations are text"),
     "function_call": only("OpenAI", why="use tool_calls"),
     "reasoning": alias("OpenRouter", "reasoning_content"),
@@ -157,7 +155,7 @@ PART_RULES: Mapping[str, FieldRule] = {
 }
 
 STREAM_RULES: Mapping[str, FieldRule] = {
-    "include_obfuscation": only("OpenAI", False, why="events are sent as they are"),
+    "include_obfuscation": harmless("OpenAI", "pads events; their text is the same"),
     "continuous_usage_stats": only("vLLM", False, why="the counts come with the last event"),
 }
 
@@ -175,11 +173,24 @@ STRUCTURED_RULES: Mapping[str, FieldRule] = {
     "json_object": only("vLLM", False, why="use response_format"),
 }
 
+TEMPLATE_OPTION_RULES: Mapping[str, FieldRule] = {
+    "thinking": alias("DeepSeek", "enable_thinking"),
+    "clear_thinking": only("GLM", False, why="reasoning is kept where the format has a place for it"),
+}
+
+CALL_RULES: Mapping[str, FieldRule] = {
+    "cache_control": harmless("Anthropic", "prompts are always cached"),
+    "provider_specific_fields": harmless("LiteLLM", "describes an earlier answer"),
+    "extra_content": harmless("Google", "describes an earlier answer"),
+}
+
 __all__ = [
+    "CALL_RULES",
     "CHAT_RULES",
     "MESSAGE_RULES",
     "PART_RULES",
     "SCHEMA_RULES",
     "STREAM_RULES",
     "STRUCTURED_RULES",
+    "TEMPLATE_OPTION_RULES",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, create_model, model_validator
 
@@ -10,7 +10,13 @@ from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
 from mixcli.engine.sampling import MAX_BIASES, SamplingParams
 from mixcli.errors import BadRequest
-from mixcli.host.api.chat_fields import CHAT_RULES, SCHEMA_RULES, STREAM_RULES, STRUCTURED_RULES
+from mixcli.host.api.chat_fields import (
+    CHAT_RULES,
+    SCHEMA_RULES,
+    STREAM_RULES,
+    STRUCTURED_RULES,
+    TEMPLATE_OPTION_RULES,
+)
 from mixcli.host.api.field_rules import FieldRule
 from mixcli.host.api.json_body import load
 from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
@@ -22,6 +28,7 @@ from mixcli.request.sampling_table import MAX_STOPS, MAX_TOKENS, RANGES
 
 MAX_CHOICES = 256  # labels that an answer is chosen from
 MAX_ANSWERS = 128  # to one conversation, as OpenAI has it
+Value = TypeVar("Value", bool, str)
 NONE = -1  # what llama-server and vLLM write for no limit, and for a random seed
 
 
@@ -46,6 +53,11 @@ class ResponseFormat(WireModel):
     def constraint(self) -> ConstraintSpec | None:
         """Return what the answer must look like; None for free text."""
         if self.type == "text":
+            if self.json_schema is not None or self.schema_ is not None:
+                raise BadRequest(
+                    "response_format of the type text has a schema; use the type json_schema",
+                    param="response_format.type",
+                )
             return None
         if self.json_schema is not None and self.schema_ is not None:
             raise BadRequest(
@@ -103,6 +115,23 @@ class StreamOptions(WireModel):
         return STREAM_RULES
 
 
+class ThinkingSwitch(WireModel):
+    """Whether the model thinks before it answers, as DeepSeek writes it."""
+
+    type: Literal["enabled", "disabled"]
+
+
+class TemplateOptions(WireModel):
+    """What other servers pass to a chat template, as far as it has a meaning for every format."""
+
+    enable_thinking: bool | None = None
+    reasoning_effort: str | None = None
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return TEMPLATE_OPTION_RULES
+
+
 if TYPE_CHECKING:
 
     class SamplingFields(WireModel):
@@ -140,6 +169,8 @@ class ChatRequest(SamplingFields):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     reasoning_effort: str | None = None
+    enable_thinking: bool | ThinkingSwitch | None = None
+    chat_template_kwargs: TemplateOptions = TemplateOptions()
     thinking_token_budget: Annotated[Whole, Field(ge=NONE)] | None = None
     ignore_eos: bool = False
     add_generation_prompt: bool = True
@@ -177,7 +208,8 @@ class ChatRequest(SamplingFields):
                 field_probs=self.field_probs,
                 on_overflow=self.on_overflow,
                 tool_use=tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
-                reasoning_effort=self.reasoning_effort,
+                reasoning_effort=self._of_template("reasoning_effort", self.reasoning_effort),
+                thinking=self._of_template("enable_thinking", self._thinks),
                 thinking_budget=None if self.thinking_token_budget == NONE else self.thinking_token_budget,
             )
 
@@ -223,6 +255,21 @@ class ChatRequest(SamplingFields):
         if self.deterministic:
             said.setdefault("seed", 0)
         return SamplingParams(**said)
+
+    @property
+    def _thinks(self) -> bool | None:
+        switch = self.enable_thinking
+        return switch.type == "enabled" if isinstance(switch, ThinkingSwitch) else switch
+
+    def _of_template(self, name: str, said: Value | None) -> Value | None:
+        """Return an option that may stand in chat_template_kwargs; BadRequest where it stands in both places with two values."""
+        nested: Value | None = getattr(self.chat_template_kwargs, name)
+        if said is not None and nested is not None and said != nested:
+            raise BadRequest(
+                f"{name} and chat_template_kwargs.{name} differ; send one of them",
+                param=f"chat_template_kwargs.{name}",
+            )
+        return nested if said is None else said
 
     def _check_field_probs(self, constraint: ConstraintSpec | None) -> None:
         """Raise BadRequest where there would be no fields."""

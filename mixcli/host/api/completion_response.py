@@ -1,7 +1,7 @@
 """OpenAI's text completion answers: whole ones and the events of a stream, with log-probabilities in the older form."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mixcli.engine.logprobs import TokenLogprobs
@@ -79,13 +79,20 @@ class CompletionResponseWriter:
         choices = [self._choice(call) for call in calls]
         return {**self._envelope(choices), "usage": self._usage(calls)}
 
-    def prompts_alone(self) -> JsonObject:
-        """Return the answer to a request that wants its prompts back and no more."""
-        choices = [
-            self._as_choice(i, self._echo(i).text, self._echo_logprobs(i), "length", [])
-            for i in range(len(self.echoes) * self.completion.request.n)
-        ]
-        return {**self._envelope(choices), "usage": self._usage([])}
+    def alone(self) -> JsonObject:
+        """Return the answer without a token: the prompts, where they are to come back, and their counts."""
+        return {**self._envelope(list(self._alone())), "usage": self._usage([])}
+
+    async def alone_streamed(self) -> AsyncGenerator[JsonObject, None]:
+        """Yield the events of such an answer."""
+        for choice in self._alone():
+            yield self._envelope([choice])
+        for counts in self.accounts([]):
+            yield counts
+
+    def _alone(self) -> Iterator[JsonObject]:
+        for i in range(len(self.echoes) * self.completion.request.n):
+            yield self._as_choice(i, self._echo(i).text, self._echo_logprobs(i), "length", [])
 
     def _choice(self, call: Call) -> JsonObject:
         text, logprobs = call.text, None

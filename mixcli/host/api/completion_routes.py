@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from mixcli.host.api.answering import respond
 from mixcli.host.api.completion_response import CompletionResponseWriter, PromptEcho
 from mixcli.host.api.completion_schema import Completion, CompletionRequest
+from mixcli.host.api.events import event_stream
 from mixcli.host.api.json_body import parsed, read
 from mixcli.host.api.openapi import body_of
 from mixcli.host.call import Call
@@ -32,12 +33,13 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         stream, is_fixed = completion.chat.stream, completion.question.deterministic
         id_ = f"cmpl-{body.hex()[:32] if is_fixed else uuid.uuid4().hex}"
         echoes: list[PromptEcho] = []
-        if completion.request.echo:
+        is_alone = completion.request.max_tokens == 0
+        if completion.request.echo or is_alone:
             with state.keep_alive.client():
                 echoes = [await _echo(state, completion, prompt) for prompt in completion.prompts]
         writer = CompletionResponseWriter(id_, state.spec.name.label, completion, state.engine.pieces, echoes)
-        if completion.request.max_tokens == 0:
-            return JSONResponse(writer.prompts_alone())
+        if is_alone:
+            return event_stream(writer.alone_streamed()) if stream else JSONResponse(writer.alone())
         questions = [one for prompt in completion.prompts for one in completion.questions(prompt)]
         loop = asyncio.get_running_loop()
         calls = [
@@ -61,6 +63,8 @@ async def _echo(state: HostState, completion: Completion, prompt: RawPrompt) -> 
         return tokens, prompt.text if prompt.tokens is None else model.detokenize(tokens)
 
     tokens, text = await asyncio.wrap_future(state.engine.prepare(encoded, prompt.n_characters))
+    if not completion.request.echo:
+        return PromptEcho(n_tokens=len(tokens))
     n_top = completion.request.logprobs
     if n_top is None:
         return PromptEcho(text, len(tokens))

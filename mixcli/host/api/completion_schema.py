@@ -64,8 +64,6 @@ class CompletionRequest(BaseModel):
                 raise BadRequest(f"{name} is a field of /v1/chat/completions; remove it", param=name)
         if self.best_of not in (None, self.n):
             raise BadRequest("best_of other than n is not supported; remove it", param="best_of")
-        if self.max_tokens == 0 and (not self.echo or options.get("stream")):
-            raise BadRequest("max_tokens 0 requires echo without stream", param="max_tokens")
         if self.max_tokens is not None or options.get("n_predict") is None:
             options["max_tokens"] = self.max_tokens or DEFAULT_MAX_TOKENS
         options["messages"] = [{"role": "user", "content": ""}]

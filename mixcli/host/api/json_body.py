@@ -139,7 +139,9 @@ def _bad_request(cls: type[BaseModel], body: dict[str, Any], error: ValidationEr
         with contextlib.suppress(FieldFault):
             found = cls.read_fields(body)
             body, sent = dict(found.fields), found.sent
-    path, code, message = max((_fault(one, body) for one in _first(error)), key=lambda one: len(one[0]))
+    faults = [_fault(one, body) for one in _first(error)]
+    # of the branches of a union, the one whose type the value has tells more than one of another type
+    path, code, message = max(faults, key=lambda one: (len(one[0]), one[1] != "invalid_type"))
     field = dotted(path)
     sentence = message if code in REFUSALS else f"{field}: {message}"
     return as_sent(BadRequest(sentence, param=field, code=code), sent)
@@ -151,7 +153,7 @@ def dotted(path: Path) -> str:
 
 
 def _first(error: ValidationError) -> Iterator[Mapping[str, Any]]:
-    yield from error.errors(include_url=False, include_input=False)[:16]
+    yield from error.errors(include_url=False)[:16]
 
 
 def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
@@ -162,11 +164,10 @@ def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
     path = _field(found["loc"], body, missing=kind == "missing")
     if kind == "missing":
         return path, "missing_required_parameter", validation_text(found)
-    return (
-        path,
-        "invalid_type" if kind.endswith("_type") else "invalid_value",
-        validation_text(found),
+    is_other_type = kind.endswith("_type") or (
+        kind == "literal_error" and not isinstance(found["input"], str)
     )
+    return path, "invalid_type" if is_other_type else "invalid_value", validation_text(found)
 
 
 def _field(location: Path, body: Any, missing: bool) -> Path:

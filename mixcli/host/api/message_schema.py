@@ -17,11 +17,12 @@ from mixcli.prompts.messages import Message
 MAX_MESSAGES = 1 << 17  # each has a token at least
 MAX_PARTS = 1 << 12
 MAX_ANSWER_TOKENS = 1 << 20
+TEXTS = ("text", "refusal", "thinking")  # kinds of parts; all but the first are an assistant's
 BETWEEN_PARTS = "\n\n"  # as mistral_common joins the texts of one message
 
 
 def _is_text(kind: str) -> str:
-    if kind != "text":
+    if kind not in TEXTS:
         raise PydanticCustomError(
             "value_error", "{kind} parts are not supported; send text", {"kind": kind[:40]}
         )
@@ -29,7 +30,7 @@ def _is_text(kind: str) -> str:
 
 
 class TextPart(WireModel):
-    """One part of a message's content; only text is understood."""
+    """One part of a message's content: a text, or of an assistant's also OpenAI's refusal or Mistral's thinking."""
 
     type: Annotated[str, AfterValidator(_is_text)]
     text: str
@@ -40,9 +41,18 @@ class TextPart(WireModel):
 
     @classmethod
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
-        if value.get("type", "text") != "text":  # the other fields are those of another kind of part
-            value = {name: value[name] for name in ("type", "text") if name in value}
+        kind = value.get("type", "text")
+        if kind != "text":  # the other fields are those of another kind of part
+            text = _joined(value.get(kind)) if isinstance(kind, str) and kind in TEXTS else value.get("text")
+            value = {"type": kind, "text": text}
         return super().read_fields(value)
+
+
+def _joined(value: object) -> object:
+    """Return the text of a part that has several texts, as Mistral's thinking; anything else as it is."""
+    parts = value if isinstance(value, list) else []
+    texts = [one.get("text") for one in parts if isinstance(one, dict) and one.get("type") == "text"]
+    return "".join(map(str, texts)) if texts and len(texts) == len(parts) else value
 
 
 class ChatMessage(WireModel):
@@ -70,7 +80,13 @@ class ChatMessage(WireModel):
             raise ValueError(
                 "tool_calls and reasoning_content are only allowed in messages with the role assistant"
             )
+        if self.role != "assistant" and (kind := next((one for one in self._kinds if one != "text"), "")):
+            raise ValueError(f"{kind} parts are only allowed in messages with the role assistant")
         return self
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return () if isinstance(self.content, str) else tuple(part.type for part in self.content)
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -78,6 +94,8 @@ class ChatMessage(WireModel):
 
     @classmethod
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
+        if value.get("role") == "assistant" and value.get("refusal") and not value.get("content"):
+            value = {**value, "content": value["refusal"], "refusal": None}
         found = super().read_fields(value)
         if (
             found.fields.get("role") == "assistant" and "content" not in found.fields
@@ -88,17 +106,19 @@ class ChatMessage(WireModel):
     def message(self) -> Message:
         """Return the turn as the engine takes it."""
         parts: tuple[str, ...] = ()
+        reasoning = self.reasoning_content
         if isinstance(self.content, str):
             content, tokens = self.content, tuple(self.token_ids)
         else:
-            parts = tuple(part.text for part in self.content if part.text)
+            parts = tuple(part.text for part in self.content if part.text and part.type != "thinking")
+            reasoning += "".join(part.text for part in self.content if part.type == "thinking")
             content, tokens = BETWEEN_PARTS.join(parts), ()
         return Message(
             "system" if self.role == "developer" else self.role,
             content,
             tokens,
             tuple(one.call() for one in self.tool_calls),
-            self.reasoning_content,
+            reasoning,
             self.tool_call_id or "",
             self.name if self.role == "tool" else "",
             parts if len(parts) > 1 else (),

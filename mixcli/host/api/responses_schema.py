@@ -1,12 +1,10 @@
 """OpenAI's Responses request, stateless, and its translation into a chat completion request."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.host.api.chat_schema import ChatRequest
@@ -14,11 +12,11 @@ from mixcli.host.api.events import JsonObject
 from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
+from mixcli.host.api.responses_items import CallItem, InputItem, MessageItem, Turn, one_of, turns_of
 from mixcli.host.api.tool_schema import flat_tools
 from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent, not_empty, relocated
 from mixcli.host.call import ChatQuestion
 
-MAX_PARTS = 1 << 12
 MAX_TOOLS = 512
 MAX_INCLUDED = 64
 MAX_METADATA = 16  # as OpenAI has it
@@ -26,7 +24,7 @@ LOGPROBS = "message.output_text.logprobs"  # what else can be included is always
 STATELESS = "nothing is stored; send the whole conversation in input"
 
 RESPONSES_RULES: Mapping[str, FieldRule] = {
-    "store": only("OpenAI", False, why=STATELESS),
+    "store": harmless("OpenAI", "nothing is stored, and the response says so"),
     "previous_response_id": only("OpenAI", why=STATELESS),
     "conversation": only("OpenAI", why=STATELESS),
     "prompt": only("OpenAI", why="write the prompt into instructions and input"),
@@ -41,124 +39,12 @@ RESPONSES_RULES: Mapping[str, FieldRule] = {
     "prompt_cache_options": harmless("OpenAI", "prompts are always cached"),
     "prompt_cache_retention": harmless("OpenAI", "prompts are always cached"),
 }
-ITEM_RULES: Mapping[str, FieldRule] = {
-    "id": harmless("OpenAI", "identifies an item to OpenAI"),
-    "status": harmless("OpenAI", "marks an item that is complete"),
-    "phase": harmless("OpenAI", "marks a part of an answer"),
-    "caller": harmless("OpenAI", "marks who called a tool"),
-    "namespace": harmless("OpenAI", "marks where a tool came from"),
-}
-PART_RULES: Mapping[str, FieldRule] = {
-    "annotations": harmless("OpenAI", "marks where a text came from"),
-    "logprobs": harmless("OpenAI", "belongs to an earlier answer"),
-    "parsed": harmless("OpenAI", "the client library adds it to a response"),
-    "prompt_cache_breakpoint": harmless("OpenAI", "prompts are always cached"),
-}
 # fields of a chat request and where they come from
 RENAMED = {
     "max_tokens": "max_output_tokens",
     "response_format.json_schema.schema": "text.format.schema",
     "reasoning_effort": "reasoning.effort",
 }
-
-
-def _one_of(what: str, *known: str) -> BeforeValidator:
-    """Refuse an object with another `type` by its name."""
-
-    def check(value: object) -> object:
-        kind = value.get("type") if isinstance(value, dict) else None
-        if isinstance(kind, str) and kind not in known:
-            raise PydanticCustomError(
-                "value_error",
-                "{what} of the type {kind} are not supported; use {known}",
-                {"what": what, "kind": kind[:80], "known": ", ".join(known)},
-            )
-        return value
-
-    return BeforeValidator(check)
-
-
-class TextOfItem(WireModel):
-    """A text that is part of an item."""
-
-    type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
-    text: str
-
-    @classmethod
-    def rules(cls) -> Mapping[str, FieldRule]:
-        return PART_RULES
-
-
-Part = Annotated[
-    TextOfItem, _one_of("parts", "input_text", "output_text", "text", "summary_text", "reasoning_text")
-]
-Parts = Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)]
-
-
-class Item(WireModel):
-    """One item of the input."""
-
-    @classmethod
-    def rules(cls) -> Mapping[str, FieldRule]:
-        return ITEM_RULES
-
-
-class MessageItem(Item):
-    """A message of one role."""
-
-    type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | Parts
-
-
-class CallItem(Item):
-    """A call of a tool, by the model."""
-
-    type: Literal["function_call"]
-    call_id: str
-    name: str
-    arguments: str
-
-    @classmethod
-    def rules(cls) -> Mapping[str, FieldRule]:
-        return {
-            **ITEM_RULES,
-            "parsed_arguments": harmless("OpenAI", "the client library adds it to a response"),
-        }
-
-
-class CallOutputItem(Item):
-    """What a tool returned."""
-
-    type: Literal["function_call_output"]
-    call_id: str
-    output: str | Parts
-
-
-class ReasoningItem(Item):
-    """What the model thought before it answered."""
-
-    type: Literal["reasoning"]
-    summary: Parts = Field(default_factory=list)
-    content: Parts = Field(default_factory=list)
-
-    @classmethod
-    def rules(cls) -> Mapping[str, FieldRule]:
-        return {**ITEM_RULES, "encrypted_content": only("OpenAI", "", why="send content")}
-
-
-def _with_type(value: object) -> object:
-    """Add the type that OpenAI lets messages leave out."""
-    if isinstance(value, dict) and "role" in value:
-        return {"type": "message", **value}
-    return value
-
-
-InputItem = Annotated[
-    Annotated[MessageItem | CallItem | CallOutputItem | ReasoningItem, Field(discriminator="type")],
-    _one_of("items", "message", "function_call", "function_call_output", "reasoning"),
-    BeforeValidator(_with_type),
-]
 
 
 class FunctionTool(WireModel):
@@ -192,6 +78,25 @@ class FunctionChoice(WireModel):
     type: Literal["function"]
     name: str
 
+    def to_chat(self) -> JsonObject:
+        """Return the choice in the form of chat completions."""
+        return {"type": "function", "function": {"name": self.name}}
+
+
+class AllowedChoice(WireModel):
+    """The tools that may be called, of all that the model is shown."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[Annotated[FunctionChoice, one_of("choices", "function")]] = Field(
+        min_length=1, max_length=MAX_TOOLS, fail_fast=True
+    )
+
+    def to_chat(self) -> JsonObject:
+        """Return the choice in the form of chat completions."""
+        chosen = [one.to_chat() for one in self.tools]
+        return {"type": self.type, "allowed_tools": {"mode": self.mode, "tools": chosen}}
+
 
 class TextFormat(WireModel):
     """The form of the answer."""
@@ -201,6 +106,13 @@ class TextFormat(WireModel):
     description: str = ""
     schema_: dict[str, object] | None = Field(None, alias="schema")
     strict: bool = False
+
+    @model_validator(mode="after")
+    def of_its_type(self) -> Self:
+        """Refuse a schema that another type leaves out."""
+        if self.schema_ is not None and self.type != "json_schema":
+            raise ValueError(f"the type {self.type} has no schema; use the type json_schema")
+        return self
 
     def to_chat(self) -> JsonObject:
         """Return the form as chat completions have it."""
@@ -246,11 +158,15 @@ class ResponsesRequest(WireModel):
     top_logprobs: Whole | None = None
     text: TextOptions = TextOptions()
     reasoning: ReasoningOptions = ReasoningOptions()
-    tools: list[Annotated[FunctionTool, _one_of("tools", "function")]] = Field(
+    tools: list[Annotated[FunctionTool, one_of("tools", "function")]] = Field(
         [], max_length=MAX_TOOLS, fail_fast=True
     )
     tool_choice: (
-        Literal["auto", "none", "required"] | Annotated[FunctionChoice, _one_of("choices", "function")]
+        Literal["auto", "none", "required"]
+        | Annotated[
+            Annotated[FunctionChoice | AllowedChoice, Field(discriminator="type")],
+            one_of("choices", "function", "allowed_tools"),
+        ]
     ) = "auto"
     parallel_tool_calls: bool = True
     truncation: Literal["auto", "disabled"] = "disabled"
@@ -279,11 +195,11 @@ class ResponsesRequest(WireModel):
             found = relocated(as_sent(error, RENAMED), {**self._places(), "messages": "input"})
             raise flat_tools(found) from error.__cause__
 
-    def _turns(self) -> "list[_Turn]":
+    def _turns(self) -> list[Turn]:
         """Return the conversation as chat messages, each with the items that it was made of."""
         items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
-        said = [_Turn({"role": "system", "content": self.instructions})] if self.instructions else []
-        return [*said, *_turns(items)]
+        said = [Turn({"role": "system", "content": self.instructions})] if self.instructions else []
+        return [*said, *turns_of(items)]
 
     def _places(self) -> dict[str, str]:
         """Return where the messages of the chat request, and the calls and results in them, stand in this one."""
@@ -322,77 +238,4 @@ class ResponsesRequest(WireModel):
         return body
 
     def _choice(self) -> object:
-        if isinstance(self.tool_choice, str):
-            return self.tool_choice
-        return {"type": "function", "function": {"name": self.tool_choice.name}}
-
-
-@dataclass
-class _Turn:
-    """A chat message, and the places of the items that it was made of."""
-
-    message: JsonObject
-    items: list[int] = field(default_factory=list)
-
-
-def _turns(items: Iterable[Item]) -> Iterator[_Turn]:
-    """Yield chat messages: reasoning, text and calls of the model that follow each other are one turn."""
-    turn: _Turn | None = None
-    for at, item in enumerate(items):
-        if isinstance(item, ReasoningItem | CallItem) or (
-            isinstance(item, MessageItem) and item.role == "assistant"
-        ):
-            if turn is not None and _begins_a_turn(item, turn.message):
-                yield turn
-                turn = None
-            turn = turn or _Turn({"role": "assistant", "content": ""})
-            turn.message = _extended(turn.message, item)
-            turn.items.append(at)
-            continue
-        if turn is not None:
-            yield turn
-            turn = None
-        if isinstance(item, MessageItem):
-            yield _Turn({"role": item.role, "content": _content(item.content)}, [at])
-        elif isinstance(item, CallOutputItem):
-            result: JsonObject = {
-                "role": "tool",
-                "tool_call_id": item.call_id,
-                "content": _content(item.output),
-            }
-            yield _Turn(result, [at])
-    if turn is not None:
-        yield turn
-
-
-def _begins_a_turn(item: Item, turn: JsonObject) -> bool:
-    """Return whether an item of the model belongs to its next turn: a turn is reasoning, then text, then calls."""
-    if isinstance(item, CallItem):
-        return False
-    return (
-        "tool_calls" in turn
-        or bool(turn["content"])
-        or (isinstance(item, ReasoningItem) and "reasoning_content" in turn)
-    )
-
-
-def _extended(turn: JsonObject, item: Item) -> JsonObject:
-    if isinstance(item, ReasoningItem):
-        text = "".join(part.text for part in item.content or item.summary)
-        return {**turn, "reasoning_content": text} if text else turn
-    if isinstance(item, CallItem):
-        function = {"name": item.name, "arguments": item.arguments}
-        calls = turn.get("tool_calls", [])
-        assert isinstance(calls, list)
-        return {
-            **turn,
-            "tool_calls": [*calls, {"id": item.call_id, "type": "function", "function": function}],
-        }
-    assert isinstance(item, MessageItem)
-    return {**turn, "content": _content(item.content)}
-
-
-def _content(content: str | Sequence[TextOfItem]) -> str | list[JsonObject]:
-    if isinstance(content, str):
-        return content
-    return [{"type": "text", "text": part.text} for part in content]
+        return self.tool_choice if isinstance(self.tool_choice, str) else self.tool_choice.to_chat()

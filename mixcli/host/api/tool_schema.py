@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mixcli.errors import BadRequest
+from mixcli.host.api.chat_fields import CALL_RULES
 from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.prompts.messages import NO_TOOLS, Tool, ToolCall, ToolUse
@@ -17,9 +18,9 @@ from mixcli.request.schema_limits import fault_of_tool
 MAX_TOOLS = 512
 MAX_CALLS = 512  # of one turn
 
-_IN_FUNCTION = re.compile(r"(tools\.\d+|tool_choice)\.function\.(\w+)")
+_IN_FUNCTION = re.compile(r"(tools\.\d+|tool_choice(?:\.allowed_tools\.tools\.\d+)?)\.function\.(\w+)")
 
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
 
 def _of_object(schema: dict[str, object]) -> dict[str, object]:
@@ -67,18 +68,54 @@ class FunctionName(WireModel):
     name: str
 
 
-class NamedChoice(WireModel):
-    """The choice of one tool."""
+class AllowedFunction(WireModel):
+    """One of the tools that may be called."""
 
     type: Literal["function"] = "function"
     function: FunctionName
 
+
+class AllowedTools(WireModel):
+    """The tools that may be called, of all that the model is shown, and whether one of them must be."""
+
+    mode: Literal["auto", "required"]
+    tools: list[AllowedFunction] = Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)
+
+
+class NamedChoice(WireModel):
+    """The choice of one tool, or of some that may be called."""
+
+    type: Literal["function", "allowed_tools"] = "function"
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+    @model_validator(mode="after")
+    def one(self) -> Self:
+        """Refuse a choice without the field that its type has, or with another one."""
+        if (self.type == "function", self.type == "allowed_tools") != (
+            self.function is not None,
+            self.allowed_tools is not None,
+        ):
+            raise ValueError(f"of the type {self.type} has the field {self.type}, and no other")
+        return self
+
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        return {
-            "allowed_tools": only("OpenAI", why="send only the tools that may be called"),
-            "custom": only("OpenAI", why="only function tools are supported"),
-        }
+        return {"custom": only("OpenAI", why="only function tools are supported")}
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of the tools, each with its place in the request."""
+        if self.function is not None:
+            yield self.function.name, "tool_choice.function.name"
+        for i, one in enumerate(self.allowed_tools.tools if self.allowed_tools else ()):
+            yield one.function.name, f"tool_choice.allowed_tools.tools.{i}.function.name"
+
+    def use(self, tools: tuple[Tool, ...], *, parallel: bool) -> ToolUse:
+        """Return how tools may be used."""
+        only_these = tuple(name for name, _ in self.named())
+        if self.allowed_tools is None:
+            return ToolUse(tools, "required", only_these, parallel=False)
+        return ToolUse(tools, self.allowed_tools.mode, only_these, parallel)
 
 
 class CalledFunction(WireModel):
@@ -86,6 +123,10 @@ class CalledFunction(WireModel):
 
     name: Name
     arguments: str | dict[str, object] = "{}"
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return CALL_RULES
 
 
 class CallOfTurn(WireModel):
@@ -104,7 +145,7 @@ class CallOfTurn(WireModel):
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        return {"custom": only("OpenAI", why="only function tools are supported")}
+        return {**CALL_RULES, "custom": only("OpenAI", why="only function tools are supported")}
 
 
 ToolChoice = Literal["auto", "none", "required", "any"] | NamedChoice
@@ -126,15 +167,15 @@ def tool_use(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *, para
             raise BadRequest(f"tool {names[i]}: {fault}", param=f"tools.{i}.function.parameters")
     found = tuple(one.tool() for one in tools)
     if isinstance(choice, NamedChoice):
-        if choice.function.name not in names:
-            raise BadRequest(
-                f"tool_choice names {choice.function.name!r:.80}, which is not one of the tools",
-                param="tool_choice.function.name",
-            )
-        return ToolUse(found, "required", choice.function.name, parallel=False)
+        for name, param in choice.named():
+            if name not in names:
+                raise BadRequest(
+                    f"tool_choice names {name!r:.80}, which is not one of the tools", param=param
+                )
+        return choice.use(found, parallel=parallel)
     if choice == "any":  # Mistral's word
         choice = "required"
-    return ToolUse(found, choice or "auto", None, parallel)
+    return ToolUse(found, choice or "auto", (), parallel)
 
 
 def flat_tools(error: BadRequest, schema: str = "parameters") -> BadRequest:
@@ -142,7 +183,8 @@ def flat_tools(error: BadRequest, schema: str = "parameters") -> BadRequest:
     match = _IN_FUNCTION.match(error.param)
     if match is None:
         return error
-    param = error.param.replace(match[0], f"{match[1]}.{schema if match[2] == 'parameters' else match[2]}", 1)
+    place, name = match[1].replace(".allowed_tools", ""), schema if match[2] == "parameters" else match[2]
+    param = error.param.replace(match[0], f"{place}.{name}", 1)
     return BadRequest(str(error).replace(error.param, param, 1), param=param, code=error.code)
 
 

@@ -92,8 +92,12 @@ class ErrorBody(NamedTuple):
 
     def to_anthropic(self, status: int) -> dict[str, object]:
         """Return the body of a response, or an event of a stream, as Anthropic's Messages have it."""
-        kind = ANTHROPIC_TYPES.get(status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
+        kind, message = ANTHROPIC_TYPES.get(status, "api_error"), self.message
+        if self.counts:  # in the words that Claude Code looks for, to make the conversation shorter
+            step = message.partition("; ")[2]
+            message = "prompt is too long: {n_prompt} tokens > {n_ctx} maximum".format(**self.counts)
+            message += f"; {step}"
+        return {"type": "error", "error": {"type": kind, "message": message}}
 
     def to_json_at(self, path: str, status: int) -> dict[str, object]:
         """Return the body of a response in the form that the clients of a path expect."""

@@ -78,7 +78,6 @@ def test_a_response_that_calls_a_tool(
     ("field", "value"),
     [
         ("previous_response_id", "resp_1"),
-        ("store", True),
         ("conversation", "conv_1"),
         ("background", True),
         ("tools", [{"type": "web_search"}]),

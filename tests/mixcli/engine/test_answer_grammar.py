@@ -24,7 +24,7 @@ CITY = '{"type": "object", "properties": {"city": {"type": "string"}, "n": {"typ
 TOOLS = (Tool("get_weather", "The weather.", CITY), Tool("stop"))
 INTEGER = ConstraintSpec.of("json_schema", {"type": "integer"})
 AUTO, REQUIRED, NONE = ToolUse(TOOLS), ToolUse(TOOLS, "required"), ToolUse(TOOLS, "none")
-STOP = ToolUse(TOOLS, "required", "stop", parallel=False)
+STOP = ToolUse(TOOLS, "required", ("stop",), parallel=False)
 STYLES = ("chatml", "v1", "v3", "v7", "v11", "v13", "v15")
 Reader = Callable[..., str]
 
@@ -162,7 +162,7 @@ def test_an_invalid_schema_is_refused_with_the_name_of_its_tool(
 ) -> None:
     tools = (Tool("f"), Tool("g", "", json.dumps(schema)))
     with pytest.raises(BadRequest, match=f"^tool g: the JSON schema's {said}") as caught:
-        answer_grammar(ChatFormat.of(smol).syntax, ToolUse(tools, "required", "g"), None)
+        answer_grammar(ChatFormat.of(smol).syntax, ToolUse(tools, "required", ("g",)), None)
     assert caught.value.param == "tools.1.function.parameters"
 
 
@@ -195,7 +195,7 @@ def asked(engine: Engine, smol: Model, use: ToolUse, **sampling: object) -> list
 @pytest.mark.slow
 @pytest.mark.model
 def test_a_model_that_must_call_calls(make_engine: Callable[..., Engine], smol: Model) -> None:
-    outputs = asked(make_engine(), smol, ToolUse(TOOLS, "required", "get_weather", parallel=False))
+    outputs = asked(make_engine(), smol, ToolUse(TOOLS, "required", ("get_weather",), parallel=False))
     segments = joined([one for output in outputs for one in output.segments])
     assert [(one.kind, one.index) for one in segments] == [("call", 0), ("arguments", 0)]
     assert segments[0].text == "get_weather" and "city" in json.loads(segments[1].text)
@@ -208,7 +208,7 @@ def test_a_model_that_must_call_calls(make_engine: Callable[..., Engine], smol: 
 def test_stop_texts_are_looked_for_in_content_only(make_engine: Callable[..., Engine], smol: Model) -> None:
     engine = make_engine()
     outputs = asked(
-        engine, smol, ToolUse(TOOLS, "required", "get_weather", parallel=False), stop=("city", '"')
+        engine, smol, ToolUse(TOOLS, "required", ("get_weather",), parallel=False), stop=("city", '"')
     )
     assert json.loads("".join(s.text for o in outputs for s in o.segments if s.kind == "arguments"))
     free = "".join(one.text for one in asked(engine, smol, NONE))

@@ -250,7 +250,7 @@ def test_labels_that_can_never_fit_are_refused_with_the_number(tiny: Model) -> N
     engine.add(Request("fits", (7,) * 25, GREEDY, labels=labels))
     with pytest.raises(
         ContextOverflow,
-        match=r"prompt with its longest label is 1,025 tokens long, 1 more than the context of 1,024;",
+        match=r"prompt with its longest label is too long: 1,025 tokens, 1 more than the maximum context length of 1,024;",
     ):
         engine.add(Request("r", (7,) * 26, GREEDY, labels=labels))
     _, last = finish(engine)

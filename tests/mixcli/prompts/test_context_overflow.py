@@ -78,7 +78,7 @@ def least(messages: Sequence[Message]) -> int:
 @pytest.mark.parametrize("policy", ["error", "drop-oldest"])
 def test_what_can_never_fit_is_refused_without_being_encoded(policy: Policy) -> None:
     huge = [Message("user", "x" * 10_000_000)]
-    with pytest.raises(ContextOverflow, match=r"at least 2,500,000 tokens long, 2,499,000 more"):
+    with pytest.raises(ContextOverflow, match=r"at least 2,500,000 tokens, 2,499,000 more"):
         fitted(huge, encode_small, 1000, None, policy, least)
     with pytest.raises(ContextOverflow, match="at least"):
         fitted([Message("system", "x" * 10_000_000), *talk(3)], encode_small, 1000, None, policy, least)

@@ -211,7 +211,7 @@ def test_a_long_text_is_read_in_parts_each_once_and_combined(mixcli: Runner, wit
     refused = mixcli(*ask, stdin=text)
     assert refused.returncode == 4
     found = re.search(
-        r"the prompt is ([\d,]+) tokens long, ([\d,]+) more than the context of 1,024",
+        r"the prompt is too long: ([\d,]+) tokens, ([\d,]+) more than the maximum context length of 1,024",
         refused.stderr,
     )
     assert found, refused.stderr

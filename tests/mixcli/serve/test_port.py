@@ -82,6 +82,12 @@ def test_paths_may_be_spelled_in_several_ways_and_head_is_get_without_a_body(por
     assert port.ask("GET", path, X_Request_Id="x" * 500).headers["x-request-id"].startswith("req_")
 
 
+def test_anthropics_clients_find_the_id_where_they_look_for_it(port: Port) -> None:
+    for path, has_it in (("/v1/messages", True), ("/messages/", True), ("/v1/models", False)):
+        headers = port.ask("GET", path).headers
+        assert headers.get("request-id") == (headers["x-request-id"] if has_it else None)
+
+
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1:1", b"200"), ("evil.example", b"403")])
 def test_a_target_may_be_a_whole_address_whose_host_counts(port: Port, host: str, status: bytes) -> None:
     """RFC 9112, 3.2.2: the Host header is ignored then."""
@@ -198,6 +204,7 @@ def test_what_is_not_http_gets_an_error_in_openais_form(port: Port, raw: bytes) 
             answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400"), head
+    assert b"\r\nx-request-id: req_" in head
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
 

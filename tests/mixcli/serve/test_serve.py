@@ -88,7 +88,7 @@ def test_the_end_of_the_context_is_told(mixcli: Runner, with_demo: Path) -> None
                 "POST", "/v1/chat/completions", {**body, "messages": longer, "stream": stream_it}
             )
             assert (status, refused["error"]["code"]) == (400, "context_length_exceeded")
-            assert "more than the context of 256" in refused["error"]["message"]
+            assert "more than the maximum context length of 256" in refused["error"]["message"]
         assert server.ask("POST", "/v1/chat/completions", {**QUESTION, "max_tokens": 2})[0] == 200
         assert server.end()[0] == 0
     finally:

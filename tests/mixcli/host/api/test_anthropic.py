@@ -113,6 +113,8 @@ def block(kind: str) -> Any:
             {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
             "the built-in tool web_search_20250305",
         ),
+        ({"tool_choice": {"type": "auto", "name": "add"}}, "name is required with the type tool"),
+        ({"tool_choice": {"type": "tool"}}, "name is required with the type tool"),
         ({"container": "c"}, "container is not supported"),
         ({"mcp_servers": [{}]}, "mcp_servers other than .. is not supported"),
         ({"unheard_of": 1}, "unheard_of"),
@@ -160,6 +162,11 @@ def test_a_wrong_block_is_named_by_its_place(turns: Any, param: str) -> None:
         parsed(MessagesRequest, raw).question()
     assert caught.value.param == param
     assert "tool_call" not in str(caught.value)
+
+
+def test_a_schema_may_have_its_older_name() -> None:
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    assert translated(output_format=form) == translated(output_config={"format": form})
 
 
 def test_to_count_tokens_needs_no_limit() -> None:
@@ -292,3 +299,12 @@ def test_an_empty_answer_has_no_blocks() -> None:
 def test_errors_have_their_form(error: Exception, status: int, kind: str) -> None:
     found, body = error_message(error)
     assert (found, body["type"], body["error"]["type"]) == (status, "error", kind)  # type: ignore[index]
+
+
+def test_a_prompt_that_is_too_long_is_refused_in_the_words_that_agents_look_for() -> None:
+    _, body = error_message(ContextOverflow(9000, 4096))
+    message = body["error"]["message"]  # type: ignore[index]
+    assert (
+        message
+        == "prompt is too long: 9000 tokens > 4096 maximum; shorten it or use a larger context (--ctx 10240)"
+    )

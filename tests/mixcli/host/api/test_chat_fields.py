@@ -33,6 +33,7 @@ MISTRAL = ["random_seed", "safe_prompt", "min_tokens", "repetition_penalty", "to
 # a value of a field that our own name has too, by that name
 VALUES: dict[str, object] = {
     "thinking_token_budget": 6,
+    "enable_thinking": True,
     "max_tokens": 5,
     "n": 2,
     "seed": 7,
@@ -73,7 +74,7 @@ def test_another_name_is_the_same_field(name: str, rule: FieldRule) -> None:
     ours = read(body(**{outer: {inner: value} if inner else value}))
     assert read(body(**{name: value})).model_dump() == ours.model_dump()
     assert read(body(**{name: value, outer: {inner: value} if inner else value})) is not None, "they agree"
-    wrong = refused(body(**{name: True}))
+    wrong = refused(body(**{name: [[]]}))
     assert wrong.param.split(".")[0] == name
     assert name in str(wrong)
 
@@ -161,7 +162,14 @@ def test_null_is_absent_in_every_place() -> None:
         ({"n": 129}, "n"),
         ({"min_tokens": 9, "max_completion_tokens": 8}, "min_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"response_format": {"type": "text", "json_schema": {"schema": {"type": "object"}}}}, "response_format.type"),
+        ({"chat_template_kwargs": {"custom_switch": True}}, "chat_template_kwargs.custom_switch"),
+        ({"think": True, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs.enable_thinking"),
+        ({"thinking": {"type": "maybe"}}, "thinking.type"),
+        ({"messages": [{**USER, "refusal": "No."}]}, "messages.0.refusal"),
+        ({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": "Hm."}]}]}, "messages.0"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
@@ -230,6 +238,50 @@ def test_what_clients_send_back_of_an_answer_is_taken() -> None:
         {"role": "assistant", "content": ""},
     ):
         assert read({"messages": [USER, empty, USER]}).question().messages[1].content == ""
+
+
+def test_refusals_and_thoughts_of_an_earlier_answer_are_read() -> None:
+    """As OpenAI writes refusals, in a field or a part, and Mistral thoughts."""
+    thinking = {
+        "type": "thinking",
+        "thinking": [{"type": "text", "text": "Hm"}, {"type": "text", "text": "."}],
+    }
+    turns: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": "", "refusal": "No."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "assistant", "content": [thinking, {"type": "text", "text": "No."}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "No."}]},
+    ]  # fmt: skip
+    messages = read({"messages": [USER, *turns, USER]}).question().messages
+    assert {one.content for one in messages[1:-1]} == {"No."}
+    assert [one.reasoning for one in messages[1:-1]] == ["", "", "", "Hm.", "Hm."]
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinks"),
+    [
+        ({}, None),
+        ({"enable_thinking": False}, False),
+        ({"think": True}, True),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"thinking": {"type": "enabled"}}, True),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, False),
+        ({"chat_template_kwargs": {"thinking": True}, "enable_thinking": True}, True),
+    ],
+)
+def test_thinking_is_switched_as_in_other_servers(fields: dict[str, Any], thinks: bool | None) -> None:
+    assert read(body(**fields)).question().thinking is thinks
+
+
+def test_an_effort_may_stand_among_the_options_of_the_template() -> None:
+    nested = body(chat_template_kwargs={"reasoning_effort": "high"})
+    assert read(nested).question().reasoning_effort == "high"
+
+
+def test_what_pads_a_stream_changes_no_text() -> None:
+    padded = read(body(stream=True, stream_options={"include_obfuscation": True}))
+    assert padded.question() == read(body(stream=True)).question()
 
 
 def test_a_developer_is_a_system() -> None:

@@ -173,7 +173,6 @@ def test_the_prompt_comes_back_with_the_log_probabilities_of_its_tokens(port: Po
         ({"prompt": "a", "best_of": 3}, "best_of"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),
         ({"prompt": "a", "logprobs": True}, "logprobs"),
-        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "messages"),
         ({"prompt": "a", "tools": []}, "tools"),
         ({"prompt": "a", "return_progress": True}, "return_progress"),
@@ -192,6 +191,22 @@ def test_a_prompt_beyond_the_context_is_refused_before_it_is_split(port: Port) -
     for n_words in (5000, 12_000_000):  # the second has 60 MB
         error = refused(port, prompt="word " * n_words)
         assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+
+
+def test_no_token_at_all_may_be_asked_for(port: Port) -> None:
+    """To fill the cache or to count, as OpenAI allows; with `echo` the prompt comes back."""
+    for echo, text in ((False, ""), (True, CAPITAL)):
+        body = {"prompt": [CAPITAL, "Hi"], "n": 2, "max_tokens": 0, "echo": echo}
+        whole = complete(port, **body)
+        assert [one["text"] for one in whole["choices"][:2]] == [text, text]
+        assert {one["finish_reason"] for one in whole["choices"]} == {"length"}
+        n = len(tokens_of(port, CAPITAL)) + len(tokens_of(port, "Hi"))
+        assert (whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"]) == (n, 0)
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        events = events_of(port.ask("POST", COMPLETIONS, asked).raw)
+        assert [one["choices"] for one in events] == [*([choice] for choice in whole["choices"]), []]
+        assert events[-1]["usage"] == whole["usage"]
+    assert refused(port, prompt="word " * 5000, max_tokens=0)["code"] == "context_length_exceeded"
 
 
 def test_a_structure_holds_for_completions_too(port: Port) -> None:

@@ -77,7 +77,12 @@ def test_items_become_messages() -> None:
     ("body", "said"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id is not supported; nothing is stored"),
-        ({"store": True}, "store other than false"),
+        ({"text": {"format": {"type": "text", "schema": {"type": "object"}}}}, "the type text has no schema"),
+        (
+            {"text": {"format": {"type": "json_object", "schema": {"type": "object"}}}},
+            "json_object has no schema",
+        ),
+        ({"tools": [ADD], "tool_choice": {"type": "web_search"}}, "choices of the type web_search"),
         ({"conversation": "c"}, "conversation is not supported"),
         ({"prompt": {"id": "p"}}, "prompt is not supported"),
         ({"tools": [{"type": "web_search"}]}, "tools of the type web_search"),
@@ -98,6 +103,33 @@ def test_items_become_messages() -> None:
 def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         request(**body).question()
+
+
+def test_a_request_to_store_is_answered_and_not_stored() -> None:
+    """As OpenAI does for customers of which it stores nothing."""
+    made = request(store=True)
+    assert made.question() == request().question()
+    assert ResponsesWriter("resp_1", "m", made, lambda _: [])._response("completed", [])["store"] is False
+
+
+def test_what_the_model_wrote_between_a_call_and_its_result_is_of_the_same_turn() -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "add", "arguments": "{}"}
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    result = {"type": "function_call_output", "call_id": "a", "output": "3"}
+    made = request(
+        input=[
+            {"role": "user", "content": "1+2?"},
+            call,
+            {"role": "assistant", "content": "So."},
+            thought,
+            refusal,
+            result,
+        ]
+    ).question()
+    user, turn, answer = made.messages
+    assert (turn.content, turn.reasoning, [one.name for one in turn.calls]) == ("So.\n\nNo.", "hm", ["add"])
+    assert (user.content, answer.content) == ("1+2?", "3")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ WEATHER = {
 }
 STOP = {"type": "function", "function": {"name": "stop"}}
 TOOLS = [WEATHER, STOP]
+UNKNOWN = {"type": "function", "function": {"name": "unknown"}}
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
 ASK = {"role": "user", "content": "Weather in Ulm?"}
 VERSIONS = ("v1", "v3", "v7", "v11", "v13", "v15")
@@ -166,7 +167,12 @@ def test_a_schema_and_tools_go_together(apps: dict[str, App]) -> None:
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]}, "tools.0.function.parameters"),
         ({"tools": [STOP, {"type": "function", "function": {"name": "f", "parameters": {"type": ["object", "null"]}}}]}, "tools.1.function.parameters"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.custom"),
-        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}}, "tool_choice.allowed_tools"),
+        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED, UNKNOWN]}}}, "tool_choice.allowed_tools.tools.1.function.name"),
+        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {**NAMED, "type": "allowed_tools"}}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "n" * 129}}]}, "tools.0.function.name"),
+        ({"enable_thinking": True}, "enable_thinking"),
+        ({"think": True}, "think"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"function_call": {"name": "f"}}, "function_call"),
         ({"messages": CALLED[:2], "tools": TOOLS}, "messages"),
@@ -184,6 +190,46 @@ def test_what_cannot_be_is_refused_by_its_name(
     error = error_of(apps["v3"], **fields)
     assert error["param"] == param
     assert "Value error" not in error["message"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_of_the_allowed_tools_one_is_called_and_all_are_shown(apps: dict[str, App], version: str) -> None:
+    long = "mcp__" + "n" * 123  # as agents name tools of MCP servers; OpenAI's and Anthropic's limit is 128
+    tools = [*TOOLS, {"type": "function", "function": {"name": long}}]
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": long}}]}
+    fields = {"tools": tools, "max_tokens": 300}
+    choice = choice_of(
+        apps[version], **fields, tool_choice={"type": "allowed_tools", "allowed_tools": allowed}
+    )
+    assert {call["function"]["name"] for call in choice["message"]["tool_calls"]} == {long}
+    usages = [
+        apps[version].chat(**asked(apps[version], **fields, tool_choice=one, max_tokens=1)).json()["usage"]
+        for one in ({"type": "allowed_tools", "allowed_tools": allowed}, "required")
+    ]
+    assert usages[0]["prompt_tokens"] == usages[1]["prompt_tokens"]
+    flat = [{"type": "function", **one["function"]} for one in tools]
+    responses = {"input": "Hi", "tools": flat, "max_output_tokens": 300}
+    theirs = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": long}]}
+    answer = apps[version].post("/v1/responses", {**responses, "tool_choice": theirs}).json()
+    assert {item["name"] for item in answer["output"] if item["type"] == "function_call"} == {long}
+    theirs["tools"] = [{"type": "function", "name": "x"}]
+    error = apps[version].post("/v1/responses", {**responses, "tool_choice": theirs}).json()["error"]
+    assert error["param"] == "tool_choice.tools.0.name"
+
+
+def test_thinking_is_switched_off_or_refused_by_the_name_that_was_sent(apps: dict[str, App]) -> None:
+    for fields, param in (
+        ({"enable_thinking": False}, "enable_thinking"),
+        ({"think": False}, "think"),
+        ({"thinking": {"type": "disabled"}}, "thinking"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "enable_thinking"),
+    ):
+        error = error_of(apps["v13"], tools=[], **fields)  # which always thinks
+        assert error["param"] == param and "always thinks" in error["message"]
+        assert choice_of(apps["v3"], tools=[], **fields, max_tokens=2)  # which never does
+        assert choice_of(apps["v15"], tools=[], **fields, max_tokens=2)  # which has a switch
+    both = {"reasoning_effort": "high", "enable_thinking": False}
+    assert error_of(apps["v15"], tools=[], **both)["param"] == "reasoning_effort"
 
 
 def test_reasoning_is_apart_from_the_content(apps: dict[str, App]) -> None:
@@ -234,7 +280,7 @@ def test_reasoning_goes_back_into_the_prompt_where_the_format_has_a_place(apps: 
     )
 
 
-@pytest.mark.parametrize(("version", "kind", "said"), [("v3", "enabled", "does not think"), ("v13", "disabled", "cannot turn thinking off")])  # fmt: skip
+@pytest.mark.parametrize(("version", "kind", "said"), [("v3", "enabled", "does not think"), ("v13", "disabled", "always thinks")])  # fmt: skip
 def test_thinking_that_a_model_cannot_do_is_refused_in_anthropics_form(
     apps: dict[str, App], version: str, kind: str, said: str
 ) -> None:
