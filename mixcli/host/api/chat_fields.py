@@ -161,7 +161,6 @@ STREAM_RULES: Mapping[str, FieldRule] = {
 
 SCHEMA_RULES: Mapping[str, FieldRule] = {
     "description": harmless("OpenAI", "the schema alone is enforced"),
-    "strict": harmless("OpenAI", "a schema is always enforced"),
 }
 
 STRUCTURED_RULES: Mapping[str, FieldRule] = {

@@ -33,9 +33,10 @@ NONE = -1  # what llama-server and vLLM write for no limit, and for a random see
 
 
 class JsonSchema(WireModel):
-    """The schema of a response format, by OpenAI's names."""
+    """The schema of a response format, by OpenAI's names; with `strict` false what cannot be enforced is left to the model."""
 
     name: str = "answer"
+    strict: bool | None = None
     schema_: dict[str, object] = Field(alias="schema")
 
     @classmethod
@@ -68,7 +69,10 @@ class ResponseFormat(WireModel):
             return ConstraintSpec.of("json_schema", self.schema_, param="response_format.schema")
         if self.json_schema is not None:
             return ConstraintSpec.of(
-                "json_schema", self.json_schema.schema_, param="response_format.json_schema.schema"
+                "json_schema",
+                self.json_schema.schema_,
+                param="response_format.json_schema.schema",
+                loose=self.json_schema.strict is False,
             )
         if self.type == "json_object":
             return ConstraintSpec.of("json_object", "", param="response_format")

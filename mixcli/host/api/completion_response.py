@@ -1,6 +1,7 @@
 """OpenAI's text completion answers: whole ones and the events of a stream, with log-probabilities in the older form."""
 
 import time
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from mixcli.host.api.events import DONE, JsonObject
 from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
 from mixcli.host.protocol.messages import TokenUsage
+
+_Decoder = getincrementaldecoder("utf-8")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class CompletionResponseWriter:
     end: bytes = DONE
     named_events: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
-    _written: dict[int, int] = field(default_factory=dict)  # characters of each answer that were sent
+    # characters of each answer that were sent, and what decodes the next ones
+    _written: dict[int, tuple[int, IncrementalDecoder]] = field(default_factory=dict)
 
     @property
     def shows_progress(self) -> bool:
@@ -124,13 +128,13 @@ class CompletionResponseWriter:
         """Return log-probabilities in OpenAI's older form; offsets are characters from the beginning of the answer."""
         if self.completion.request.logprobs is None:
             return None
-        at = self._written.get(index, 0)
+        at, decoder = self._written.get(index, (0, _Decoder("replace")))
         names, offsets = [], []
         for piece in self.pieces(tokens):
             names.append(_name(piece))
             offsets.append(at)
-            at += len(piece.decode("utf-8", "ignore"))
-        self._written[index] = at
+            at += len(decoder.decode(piece))  # a character may be of several tokens
+        self._written[index] = at, decoder
         return {
             "tokens": names,
             "token_logprobs": [None if one is None else one.logprob for one in chosen],

@@ -105,7 +105,7 @@ class TextFormat(WireModel):
     name: str = "answer"
     description: str = ""
     schema_: dict[str, object] | None = Field(None, alias="schema")
-    strict: bool = False
+    strict: bool | None = None
 
     @model_validator(mode="after")
     def of_its_type(self) -> Self:
@@ -118,7 +118,8 @@ class TextFormat(WireModel):
         """Return the form as chat completions have it."""
         if self.type != "json_schema":
             return {"type": self.type}
-        return {"type": self.type, "json_schema": {"name": self.name, "schema": self.schema_}}
+        schema = {"name": self.name, "schema": self.schema_, "strict": self.strict}
+        return {"type": self.type, "json_schema": schema}
 
 
 class TextOptions(WireModel):

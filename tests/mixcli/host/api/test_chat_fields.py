@@ -279,6 +279,16 @@ def test_an_effort_may_stand_among_the_options_of_the_template() -> None:
     assert read(nested).question().reasoning_effort == "high"
 
 
+def test_of_a_schema_that_is_not_strict_what_cannot_be_enforced_is_left_to_the_model() -> None:
+    schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}  # as pydantic writes a set
+    for strict in ({}, {"strict": None}, {"strict": True}):
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **strict}}
+        assert "uniqueItems cannot be enforced" in str(refused(body(response_format=form)))
+    loose = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": False}}
+    constraint = read(body(response_format=loose)).question().constraint
+    assert constraint is not None and "uniqueItems" not in constraint.text and '"integer"' in constraint.text
+
+
 def test_what_pads_a_stream_changes_no_text() -> None:
     padded = read(body(stream=True, stream_options={"include_obfuscation": True}))
     assert padded.question() == read(body(stream=True)).question()

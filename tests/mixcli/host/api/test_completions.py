@@ -193,6 +193,12 @@ def test_a_prompt_beyond_the_context_is_refused_before_it_is_split(port: Port) -
         assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
 
 
+def test_offsets_count_characters_of_several_tokens_once(port: Port) -> None:
+    text = "é 🙂 ñandú end"
+    scored = complete(port, prompt=text, echo=True, logprobs=0, max_tokens=0)["choices"][0]["logprobs"]
+    assert scored["tokens"][-1] == " end" and scored["text_offset"][-1] == len(text) - len(" end")
+
+
 def test_no_token_at_all_may_be_asked_for(port: Port) -> None:
     """To fill the cache or to count, as OpenAI allows; with `echo` the prompt comes back."""
     for echo, text in ((False, ""), (True, CAPITAL)):

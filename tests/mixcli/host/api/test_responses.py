@@ -105,6 +105,13 @@ def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
         request(**body).question()
 
 
+def test_of_a_schema_that_is_not_strict_what_cannot_be_enforced_is_left_to_the_model() -> None:
+    form = {"type": "json_schema", "name": "n", "schema": {"type": "array", "uniqueItems": True}}
+    assert request(text={"format": {**form, "strict": False}}).question().constraint
+    with pytest.raises(BadRequest, match="uniqueItems"):
+        request(text={"format": form}).question()
+
+
 def test_a_request_to_store_is_answered_and_not_stored() -> None:
     """As OpenAI does for customers of which it stores nothing."""
     made = request(store=True)
