@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from mixcli.host.protocol.messages import Fields, number_in, object_of
+from mixcli.host.protocol.model_card import model_card, model_list
 from mixcli.host.protocol.paths import FAILED, LOADING, READY
 from mixcli.host.protocol.port_state import PortModel
 from mixcli.serve.eviction import Memory
@@ -50,24 +51,16 @@ def model(slot: Slot, name: str | None = None) -> bytes:
 def models(slots: Slots) -> bytes:
     """Return the list of all models; each alias has a card of its own, whose `root` is the model."""
     cards = [_card(slot, name) for slot in slots for name in (slot.label, *slot.model.aliases)]
-    return json.dumps({"object": "list", "data": cards}).encode()
+    return json.dumps(model_list(cards)).encode()
 
 
 def _card(slot: Slot, name: str) -> Fields:
-    known: dict[str, object] = {
-        "id": slot.label,
-        "object": "model",
-        "type": "base",
-        "created": CREATED,
-        "owned_by": "local",
-        "max_model_len": slot.model.n_ctx,
-        "max_context_length": slot.model.n_ctx,
-    }
+    known = model_card(slot.label, CREATED, slot.model.n_ctx)
     is_alias = name in slot.model.aliases
     return {
         **known,
         **slot.card,
-        "id": name if is_alias else slot.label,
+        **dict.fromkeys(("id", "display_name"), name if is_alias else slot.label),
         **({"root": slot.label} if is_alias else {}),
         "status": status_of(slot),
     }

@@ -1,10 +1,11 @@
-"""GET /v1/models, as OpenAI, vLLM (max_model_len) and Mistral (capabilities) write it."""
+"""GET /v1/models, as OpenAI, vLLM, Mistral and Anthropic write it."""
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from mixcli.errors import BadRequest
-from mixcli.host.api.events import JsonObject
+from mixcli.host.protocol.messages import Fields
+from mixcli.host.protocol.model_card import model_card, model_list
 from mixcli.host.protocol.paths import MODELS
 from mixcli.host.state import HostState
 
@@ -22,7 +23,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
     @app.get(MODELS)
     async def models() -> JSONResponse:
         """List the model that is served."""
-        return JSONResponse({"object": "list", "data": [_card(state)]})
+        return JSONResponse(model_list([_card(state)]))
 
     @app.get(MODELS + "/{model:path}")
     async def model(model: str) -> JSONResponse:
@@ -33,18 +34,12 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         return JSONResponse(_card(state))
 
 
-def _card(state: HostState) -> JsonObject:
+def _card(state: HostState) -> Fields:
     """Return what is known of the model; its features once it is loaded."""
-    n_ctx = state.engine.placement.n_ctx
+    card = model_card(state.spec.name.label, state.created, state.engine.placement.n_ctx)
     features = state.engine.features()
     return {
-        "id": state.spec.name.label,
-        "object": "model",
-        "type": "base",  # mistralai's client reads no card without it
-        "created": state.created,
-        "owned_by": "local",
-        "max_model_len": n_ctx,
-        "max_context_length": n_ctx,
+        **card,
         "capabilities": dict(features.capabilities),
         "reasoning_efforts": list(features.reasoning_efforts),
     }

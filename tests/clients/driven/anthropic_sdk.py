@@ -38,6 +38,7 @@ def test_messages(client: anthropic.Anthropic, model: str) -> None:
     assert "Paris" in block.text
     assert done.stop_reason in ("end_turn", "max_tokens")
     assert 0 < done.usage.output_tokens <= 12
+    assert str(done._request_id).startswith("req_")
 
 
 def test_system_blocks_and_stop_sequences(client: anthropic.Anthropic, model: str) -> None:
@@ -172,6 +173,8 @@ def test_count_tokens_of_tools(client: anthropic.Anthropic, model: str, tool: An
 def test_models(client: anthropic.Anthropic, model: str) -> None:
     (found,) = client.models.list()
     assert found.id.startswith(model)
+    assert found.display_name == found.id == client.models.retrieve(model).id
+    assert found.created_at.year > 2000
 
 
 def test_errors(client: anthropic.Anthropic, model: str) -> None:

@@ -137,6 +137,7 @@ def test_models_are_listed_with_their_states_and_aliases(port: FleetPort) -> Non
         "red.gguf": "loaded", "green.gguf": "loaded", "gpt-4o": "loaded", "blue.gguf": "unloaded",
     }  # fmt: skip
     assert {one["max_model_len"] for one in listed.values()} == {256}
+    assert {one["display_name"] == one["id"] for one in listed.values()} == {True}
     assert listed["gpt-4o"]["root"] == listed["green.gguf"]["id"]
     assert port.ask("GET", "/v1/models/gpt-4o").json == listed["gpt-4o"]
     assert port.ask("GET", "/v1/models/blue").json == listed["blue.gguf"]

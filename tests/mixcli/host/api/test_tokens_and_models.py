@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -106,6 +107,10 @@ def test_models_are_listed_and_described(port: Port) -> None:
     card = port.ask("GET", "/models/demo:Q4_K_M/").json
     assert (card["max_model_len"], card["capabilities"]["completion_chat"]) == (2048, True)
     assert card["type"] == "base", "mistralai's client wants to see it"
+    page = port.ask("GET", "/v1/models").json  # as Anthropic's client reads it
+    assert (page["first_id"], page["last_id"], page["has_more"]) == (card["id"], card["id"], False)
+    assert card["display_name"] == card["id"]
+    assert datetime.fromisoformat(card["created_at"]).timestamp() == card["created"]
 
 
 def test_metrics_count_what_was_computed(port: Port) -> None:
