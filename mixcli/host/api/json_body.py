@@ -160,7 +160,12 @@ def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
     """Return where an error lies, OpenAI's code for it, and what is wrong."""
     kind, context = found["type"], found.get("ctx", {})
     if "field" in context:  # by a FieldRule
-        return (*_field(found["loc"], body, missing=False), context["field"]), kind, context["message"]
+        path = _field(found["loc"], body, missing=False)
+        if path and not isinstance(
+            _at(path, body), dict
+        ):  # not a field but the tag of a union, named like one
+            path = path[:-1]
+        return (*path, context["field"]), kind, context["message"]
     path = _field(found["loc"], body, missing=kind == "missing")
     if kind == "missing":
         return path, "missing_required_parameter", validation_text(found)
@@ -181,6 +186,12 @@ def _field(location: Path, body: Any, missing: bool) -> Path:
                 continue
         path.append(part)
     return tuple(path)
+
+
+def _at(path: Path, body: Any) -> Any:
+    for part in path:
+        body = body[part]
+    return body
 
 
 def _faults(value: Any) -> Iterator[tuple[Path, str]]:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mixcli.host.api.chat_fields import MESSAGE_RULES, PART_RULES
-from mixcli.host.api.field_rules import FieldRule, Translated
+from mixcli.host.api.field_rules import FieldFault, FieldRule, Translated
 from mixcli.host.api.tool_schema import MAX_CALLS, CallOfTurn
 from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.prompts.chat_format import check
@@ -43,16 +43,23 @@ class TextPart(WireModel):
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
         kind = value.get("type", "text")
         if kind != "text":  # the other fields are those of another kind of part
-            text = _joined(value.get(kind)) if isinstance(kind, str) and kind in TEXTS else value.get("text")
-            value = {"type": kind, "text": text}
+            is_text = isinstance(kind, str) and kind in TEXTS
+            value = {"type": kind, "text": text_of(value, str(kind)) if is_text else value.get("text")}
         return super().read_fields(value)
 
 
-def _joined(value: object) -> object:
-    """Return the text of a part that has several texts, as Mistral's thinking; anything else as it is."""
-    parts = value if isinstance(value, list) else []
-    texts = [one.get("text") for one in parts if isinstance(one, dict) and one.get("type") == "text"]
-    return "".join(map(str, texts)) if texts and len(texts) == len(parts) else value
+def text_of(part: Mapping[str, object], kind: str) -> str:
+    """Return the text of a part, which may be a list of texts, as in Mistral's thinking; FieldFault where it is neither."""
+    value = part.get(kind)
+    found = [{"type": "text", "text": value}] if isinstance(value, str) else value
+    texts = (
+        [one.get("text") if isinstance(one, dict) else None for one in found]
+        if isinstance(found, list)
+        else [None]
+    )
+    if not all(isinstance(text, str) for text in texts):
+        raise FieldFault(kind, "invalid_type", "Input should be a valid string")
+    return "".join(map(str, texts))
 
 
 class ChatMessage(WireModel):
@@ -94,7 +101,11 @@ class ChatMessage(WireModel):
 
     @classmethod
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
-        if value.get("role") == "assistant" and value.get("refusal") and not value.get("content"):
+        if (
+            value.get("role") == "assistant"
+            and isinstance(value.get("refusal"), str)
+            and not value.get("content")
+        ):
             value = {**value, "content": value["refusal"], "refusal": None}
         found = super().read_fields(value)
         if (
@@ -142,4 +153,4 @@ def conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-__all__ = ["MAX_MESSAGES", "ChatMessage", "conversation"]
+__all__ = ["MAX_MESSAGES", "ChatMessage", "conversation", "text_of"]

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from mixcli.host.api.events import JsonObject
 from mixcli.host.api.field_rules import FieldRule, Translated, harmless, only
+from mixcli.host.api.message_schema import text_of
 from mixcli.host.api.wire_model import WireModel
 
 MAX_PARTS = 1 << 12
@@ -57,7 +58,7 @@ class TextOfItem(WireModel):
     @classmethod
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
         if value.get("type") == "refusal":
-            value = {"type": "refusal", "text": value.get("refusal")}
+            value = {"type": "refusal", "text": text_of(value, "refusal")}
         return super().read_fields(value)
 
 

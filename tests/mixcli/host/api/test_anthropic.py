@@ -164,6 +164,15 @@ def test_a_wrong_block_is_named_by_its_place(turns: Any, param: str) -> None:
     assert "tool_call" not in str(caught.value)
 
 
+@pytest.mark.parametrize("block", [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "a"}])
+def test_a_field_that_no_block_has_is_named_by_its_place(block: dict[str, str]) -> None:
+    """The type of a block is also the name of a field in it."""
+    raw = {"max_tokens": 5, "messages": [{"role": "assistant", "content": [{**block, "unheard_of": 1}]}]}
+    with pytest.raises(BadRequest) as caught:
+        parsed(MessagesRequest, json.dumps(raw).encode())
+    assert caught.value.param == "messages.0.content.0.unheard_of"
+
+
 def test_a_schema_may_have_its_older_name() -> None:
     form = {"type": "json_schema", "schema": {"type": "object"}}
     assert translated(output_format=form) == translated(output_config={"format": form})
