@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mixcli.errors import BadRequest
+from mixcli.host.api.anthropic_context import ContextManagement
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.events import JsonObject
 from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
@@ -50,7 +51,6 @@ MESSAGES_RULES: Mapping[str, FieldRule] = {
     "user_profile_id": harmless("Anthropic", "identifies a user to Anthropic"),
     "workspace_id": harmless("Anthropic", "identifies a workspace to Anthropic"),
     "container": only("Anthropic", why="no code is executed here"),
-    "context_management": only("Anthropic", {}, {"edits": []}, why="use on_overflow in /v1/chat/completions"),
     "mcp_servers": only("Anthropic", [], why="send the server's tools in tools"),
     "output_format": alias("Anthropic", "output_config.format"),
     "betas": harmless("Anthropic", "selects versions of Anthropic's API"),
@@ -169,6 +169,17 @@ class MessageTurn(WireModel):
                     )
         return self
 
+    @property
+    def thinks(self) -> bool:
+        """Return whether the turn has thinking."""
+        blocks = [] if isinstance(self.content, str) else self.content
+        return any(isinstance(block, ThinkingBlock) for block in blocks)
+
+    def without_thinking(self) -> Self:
+        """Return the turn without its thinking."""
+        kept = [block for block in self.content if not isinstance(block, ThinkingBlock)]
+        return self.model_copy(update={"content": kept})
+
     def to_chat(self) -> Iterator[JsonObject]:
         """Yield the turn as chat messages: results of tools are messages of their own, before the text."""
         if isinstance(self.content, str):
@@ -272,6 +283,7 @@ class CountRequest(WireModel):
     tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig = OutputConfig()
+    context_management: ContextManagement = ContextManagement()
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -319,10 +331,19 @@ class CountRequest(WireModel):
                 at += 1
         return places
 
+    def _kept(self) -> Sequence[MessageTurn]:
+        """Return the turns, the older ones without their thinking where that is to be cleared."""
+        n_kept = self.context_management.n_thinking_turns
+        if n_kept is None:
+            return self.messages
+        older = {i for i, turn in enumerate(self.messages) if turn.thinks}
+        older -= set(sorted(older)[-n_kept:])
+        return [turn.without_thinking() if i in older else turn for i, turn in enumerate(self.messages)]
+
     def _body(self) -> JsonObject:
         system = self.system if isinstance(self.system, str) else _parts(self.system)
         messages: list[JsonObject] = [{"role": "system", "content": system}] if system else []
-        messages += [one for turn in self.messages for one in turn.to_chat()]
+        messages += [one for turn in self._kept() for one in turn.to_chat()]
         body: JsonObject = {"model": self.model, "messages": messages}
         if self.tools:
             body["tools"] = [tool.to_chat() for tool in self.tools]

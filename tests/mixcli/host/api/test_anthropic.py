@@ -115,6 +115,10 @@ def block(kind: str) -> Any:
         ),
         ({"tool_choice": {"type": "auto", "name": "add"}}, "name is required with the type tool"),
         ({"tool_choice": {"type": "tool"}}, "name is required with the type tool"),
+        (
+            {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+            "context_management.edits.0: the edit clear_tool_uses_20250919",
+        ),
         ({"container": "c"}, "container is not supported"),
         ({"mcp_servers": [{}]}, "mcp_servers other than .. is not supported"),
         ({"unheard_of": 1}, "unheard_of"),
@@ -171,6 +175,26 @@ def test_a_field_that_no_block_has_is_named_by_its_place(block: dict[str, str]) 
     with pytest.raises(BadRequest) as caught:
         parsed(MessagesRequest, json.dumps(raw).encode())
     assert caught.value.param == "messages.0.content.0.unheard_of"
+
+
+@pytest.mark.parametrize(
+    ("edits", "kept"),
+    [
+        ([], "abc"),
+        ([{"type": "clear_thinking_20251015", "keep": "all"}], "abc"),  # as Claude Code sends it
+        ([{"type": "clear_thinking_20251015", "keep": {"type": "all"}}], "abc"),
+        ([{"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 2}}], "bc"),
+        ([{"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 9}}], "abc"),
+        ([{"type": "clear_thinking_20251015"}], "c"),
+    ],
+)
+def test_thinking_of_older_turns_is_cleared_where_that_is_asked_for(edits: Any, kept: str) -> None:
+    turns = [[{"type": "thinking", "thinking": name}, *parts("So.")] for name in "abc"]
+    messages = [one for turn in turns for one in (*HI, {"role": "assistant", "content": turn})]
+    body = translated(messages=[*messages, *HI], context_management={"edits": edits})
+    assert [one.get("reasoning_content") for one in body["messages"][1::2]] == [
+        name if name in kept else None for name in "abc"
+    ]
 
 
 def test_a_schema_may_have_its_older_name() -> None:
