@@ -55,6 +55,7 @@ class ChatQuestion:
     on_overflow: Policy = "error"
     tool_use: ToolUse = NO_TOOLS
     reasoning_effort: str | None = None
+    is_default_effort: bool = False
     thinking: bool | None = None
     thinking_budget: int | None = None  # tokens of reasoning
     shared_prompt: SharedPrompt = field(default_factory=SharedPrompt, compare=False, repr=False)
@@ -62,7 +63,9 @@ class ChatQuestion:
     @property
     def prompt_options(self) -> PromptOptions:
         """Return what the prompt has beside the messages."""
-        return PromptOptions(self.tool_use.tools, self.reasoning_effort, self.thinking)
+        return PromptOptions(
+            self.tool_use.tools, self.reasoning_effort, self.thinking, self.is_default_effort
+        )
 
     @property
     def n_characters(self) -> int:

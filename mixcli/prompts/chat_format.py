@@ -130,7 +130,9 @@ class ChatFormat:
             )
         if effort is None and thinking is not None and self.efforts:
             return self.efforts[-1] if thinking else NO_EFFORT
-        asks_nothing = effort == NO_EFFORT and not reasons
+        asks_nothing = (effort == NO_EFFORT and not reasons) or (
+            options.is_default_effort and not self.efforts
+        )
         if effort is not None and effort not in self.efforts and not asks_nothing:
             raise BadRequest(_no_effort(effort, self.efforts), param="reasoning_effort")
         return effort

@@ -100,12 +100,14 @@ NO_TOOLS = ToolUse()
 class PromptOptions:
     """What a prompt has beside its messages: the tools that the model may call, and whether and how much it is to reason.
 
-    `thinking` is None where the format decides.
+    `thinking` is None where the format decides. An effort that `is_default_effort` marks is what a request without one means to its API, so a format that
+    knows none has nothing to refuse.
     """
 
     tools: tuple[Tool, ...] = ()
     reasoning_effort: str | None = None
     thinking: bool | None = None
+    is_default_effort: bool = False
 
     @property
     def n_characters(self) -> int:

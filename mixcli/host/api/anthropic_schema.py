@@ -31,6 +31,7 @@ BLOCKS_OF = {
 }
 # a kind of thinking -> whether the model must think; None where it decides itself
 THINKS = {"enabled": True, "disabled": False, "adaptive": None, "between_tools": None}
+DEFAULT_EFFORT = "high"  # the same as none, as Anthropic has it
 EFFORTS = {"xhigh": "high", "max": "high"}  # what Anthropic's scale has above OpenAI's
 
 # fields of a chat request and where they come from
@@ -293,6 +294,7 @@ class CountRequest(WireModel):
         """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
         with self.named_as_sent():
             question = validated(ChatRequest, self._body()).question()
+        question = replace(question, is_default_effort=self.output_config.effort == DEFAULT_EFFORT)
         if self.thinking is None:
             return question
         thinks, budget = THINKS[self.thinking.type], self.thinking.budget_tokens

@@ -339,6 +339,12 @@ def test_arguments_that_would_be_too_complex_in_the_middle_are_noticed_before(ap
     assert error["message"].startswith("tool fork: ") and "too complex" in error["message"]
 
 
+def test_anthropics_default_effort_asks_nothing_of_a_model_without_efforts(apps: dict[str, App]) -> None:
+    for effort, status in (("high", 200), ("low", 400)):
+        body = {"messages": [ASK], "max_tokens": 2, "output_config": {"effort": effort}}
+        assert apps["v3"].post("/v1/messages", body).status_code == status
+
+
 def test_effort_reaches_the_format_that_has_it(apps: dict[str, App]) -> None:
     assert choice_of(apps["v15"], tools=[], reasoning_effort="high", max_tokens=2)
     error = error_of(apps["v15"], reasoning_effort="medium")
