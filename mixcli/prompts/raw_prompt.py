@@ -51,12 +51,14 @@ class RawPrompts:
 
     def encode(self, prompt: RawPrompt) -> list[int]:
         """Return the token ids of a prompt; raise BadRequest where it is empty, or has a suffix that the model cannot take."""
+        # an empty one asks nothing of a model that cannot fill a gap
+        suffix = prompt.suffix if prompt.suffix or self._infill else None
         if prompt.tokens is not None:
             ids = list(prompt.tokens)
-            if prompt.suffix is not None:
+            if suffix is not None:
                 raise BadRequest("suffix needs a prompt that is text, not token ids", param="suffix")
-        elif prompt.suffix is not None:
-            ids = self._around_gap(prompt, prompt.suffix)
+        elif suffix is not None:
+            ids = self._around_gap(prompt, suffix)
         else:
             ids = [*self._bos(prompt), *self._text(prompt.text, prompt)]
         return ids

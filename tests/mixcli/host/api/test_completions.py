@@ -199,6 +199,13 @@ def test_offsets_count_characters_of_several_tokens_once(port: Port) -> None:
     assert scored["tokens"][-1] == " end" and scored["text_offset"][-1] == len(text) - len(" end")
 
 
+def test_an_empty_suffix_is_none_where_no_gap_can_be_filled(port: Port) -> None:
+    for suffix in ("", None):
+        assert complete(port, prompt=CAPITAL, suffix=suffix, max_tokens=0)["usage"]["prompt_tokens"] == len(
+            tokens_of(port, CAPITAL)
+        )
+
+
 def test_no_token_at_all_may_be_asked_for(port: Port) -> None:
     """To fill the cache or to count, as OpenAI allows; with `echo` the prompt comes back."""
     for echo, text in ((False, ""), (True, CAPITAL)):
