@@ -140,8 +140,10 @@ def _bad_request(cls: type[BaseModel], body: dict[str, Any], error: ValidationEr
             found = cls.read_fields(body)
             body, sent = dict(found.fields), found.sent
     faults = [_fault(one, body) for one in _first(error)]
+    deepest = max(faults, key=lambda one: len(one[0]))
     # of the branches of a union, the one whose type the value has tells more than one of another type
-    path, code, message = max(faults, key=lambda one: (len(one[0]), one[1] != "invalid_type"))
+    same = (one for one in faults if one[0] == deepest[0] and one[1] != "invalid_type")
+    path, code, message = next(same, deepest)
     field = dotted(path)
     sentence = message if code in REFUSALS else f"{field}: {message}"
     return as_sent(BadRequest(sentence, param=field, code=code), sent)

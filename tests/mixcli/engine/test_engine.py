@@ -134,7 +134,7 @@ def test_stop_texts_end_the_answer_and_are_left_out(
 
 def test_a_prompt_longer_than_the_context_is_refused_with_numbers(make_engine: MakeEngine) -> None:
     engine = make_engine(n_ctx=256)
-    with pytest.raises(ContextOverflow, match=r"257 tokens.*the context of 256;") as caught:
+    with pytest.raises(ContextOverflow, match=r"257 tokens.*the maximum context length of 256;") as caught:
         engine.add(Request("long", tuple([5] * 257), SamplingParams()))
     assert (caught.value.n_prompt, caught.value.n_ctx, caught.value.exit_code) == (257, 256, 4)
     assert not engine.has_work

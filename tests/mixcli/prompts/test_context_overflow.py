@@ -27,7 +27,7 @@ def test_what_fits_stays_whole() -> None:
 
 
 def test_an_error_has_numbers() -> None:
-    with pytest.raises(ContextOverflow, match=r"the context of 40;") as caught:
+    with pytest.raises(ContextOverflow, match=r"the maximum context length of 40;") as caught:
         fitted(talk(10), encode, 40, 8, "error")
     assert caught.value.n_prompt == len(encode(talk(10)))
 

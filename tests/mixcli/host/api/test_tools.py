@@ -203,7 +203,7 @@ def test_of_the_allowed_tools_one_is_called_and_all_are_shown(apps: dict[str, Ap
     )
     assert {call["function"]["name"] for call in choice["message"]["tool_calls"]} == {long}
     usages = [
-        apps[version].chat(**asked(apps[version], **fields, tool_choice=one, max_tokens=1)).json()["usage"]
+        apps[version].chat(**asked(apps[version], tools=tools, tool_choice=one, max_tokens=1)).json()["usage"]
         for one in ({"type": "allowed_tools", "allowed_tools": allowed}, "required")
     ]
     assert usages[0]["prompt_tokens"] == usages[1]["prompt_tokens"]
