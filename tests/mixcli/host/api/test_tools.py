@@ -208,7 +208,7 @@ def test_of_the_allowed_tools_one_is_called_and_all_are_shown(apps: dict[str, Ap
     ]
     assert usages[0]["prompt_tokens"] == usages[1]["prompt_tokens"]
     flat = [{"type": "function", **one["function"]} for one in tools]
-    responses = {"input": "Hi", "tools": flat, "max_output_tokens": 300}
+    responses = {"input": ASK["content"], "tools": flat, "max_output_tokens": 300, "temperature": 0}
     theirs = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": long}]}
     answer = apps[version].post("/v1/responses", {**responses, "tool_choice": theirs}).json()
     assert {item["name"] for item in answer["output"] if item["type"] == "function_call"} == {long}
