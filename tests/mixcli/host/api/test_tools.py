@@ -207,13 +207,16 @@ def test_of_the_allowed_tools_one_is_called_and_all_are_shown(apps: dict[str, Ap
         for one in ({"type": "allowed_tools", "allowed_tools": allowed}, "required")
     ]
     assert usages[0]["prompt_tokens"] == usages[1]["prompt_tokens"]
-    flat = [{"type": "function", **one["function"]} for one in tools]
-    responses = {"input": ASK["content"], "tools": flat, "max_output_tokens": 300, "temperature": 0}
-    theirs = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": long}]}
-    answer = apps[version].post("/v1/responses", {**responses, "tool_choice": theirs}).json()
-    assert {item["name"] for item in answer["output"] if item["type"] == "function_call"} == {long}
-    theirs["tools"] = [{"type": "function", "name": "x"}]
-    error = apps[version].post("/v1/responses", {**responses, "tool_choice": theirs}).json()["error"]
+
+
+def test_allowed_tools_of_responses_are_those_of_chat(apps: dict[str, App]) -> None:
+    flat = [{"type": "function", **one["function"]} for one in TOOLS]
+    body = {"input": ASK["content"], "tools": flat, "max_output_tokens": 300, "temperature": 0}
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "stop"}]}
+    answer = apps["v3"].post("/v1/responses", {**body, "tool_choice": allowed}).json()
+    assert {item["name"] for item in answer["output"] if item["type"] == "function_call"} == {"stop"}
+    unknown = {**allowed, "tools": [{"type": "function", "name": "x"}]}
+    error = apps["v3"].post("/v1/responses", {**body, "tool_choice": unknown}).json()["error"]
     assert error["param"] == "tool_choice.tools.0.name"
 
 
