@@ -10,18 +10,21 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, inf, log, log1p
+from math import exp, log, log1p
 from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.host.protocol.messages import object_of
 from mixcli.request.probability import Probability
 from mixcli.system.formatting import counted
+from mixcli.system.json_cache import MAX_BYTES, is_number, replace_text
+from mixcli.system.regular_file import read_regular
 
 FOLDS = 5
 MIN_EXAMPLES = 20  # a temperature of fewer would be chance
 MAX_EXAMPLES = 10_000  # of a question or field; later ones do not count
-MIN_LOG, MAX_LOG = log(0.05), log(20.0)  # of a temperature
+MIN_LOG, MAX_LOG = log(0.05), log(20.0)  # of a temperature that is fitted
+LEAST, MOST = 0.01, 100.0  # of one that is read: powers of 1/T stay within a float
 FLOOR = -60.0  # of a log-probability
 N_BINS = 10
 _GOLDEN = (5**0.5 - 1) / 2
@@ -180,22 +183,20 @@ class Calibration:
             "model": self.identity,
             "fields": {name: fit.to_json() for name, fit in fits.items()},
         }
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
-        part.replace(path)
+        replace_text(path, json.dumps(told, ensure_ascii=False, indent=1) + "\n", 0o666)
 
 
 def read_calibration(path: Path) -> Calibration:
     """Read what `save` has written. Raises UsageError for another file."""
     try:
-        told = object_of(json.loads(path.read_text("utf-8")))
+        told = object_of(json.loads(read_regular(path, MAX_BYTES)))
     except (ValueError, RecursionError):
         told = {}
     fields = object_of(told.get("fields"))
     temperatures = {
         name: float(t)
         for name, one in fields.items()
-        if isinstance(t := object_of(one).get("temperature"), int | float) and 0 < t < inf
+        if is_number(t := object_of(one).get("temperature"), above=LEAST, below=MOST)
     }
     if told.get("mixcli") != "batch calibration" or len(temperatures) < len(fields) or not fields:
         raise UsageError(

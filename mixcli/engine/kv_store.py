@@ -22,10 +22,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mixcli.system.regular_file import open_regular
 
 MAGIC = b"mixcliKV"
 _HEAD = struct.Struct("<III")  # llama.cpp's: magic number, version, number of tokens
@@ -100,7 +101,7 @@ class KvStore:
     def check(self, entry: KvEntry) -> bool:
         """Return whether an entry's file is intact; remove the entry if it is damaged or missing."""
         try:
-            with _opened(entry.path) as file:
+            with open_regular(entry.path, os.O_NOFOLLOW) as file:
                 status = os.fstat(file.fileno())
                 if self._sound.get(entry.path) != _mark(status):
                     end = status.st_size - _SEAL.size
@@ -278,19 +279,9 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
         return []
 
 
-def _opened(path: Path) -> BinaryIO:
-    """Open a plain file; OSError for links, FIFOs and devices, which cannot be entries."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
-        raise OSError("not a plain file")
-    return file
-
-
 def _read_tokens(path: Path) -> Tokens:
     """Read an entry's tokens; ValueError for a file that is not valid."""
-    with _opened(path) as file:
+    with open_regular(path, os.O_NOFOLLOW) as file:
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:
             raise ValueError("truncated")

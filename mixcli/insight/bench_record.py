@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mixcli.errors import IntegrityError, UsageError
 from mixcli.system import paths
 from mixcli.system.json_cache import is_number, replace_text
+from mixcli.system.regular_file import read_regular
 from mixcli.system.text import shown
 
 BenchKind = Literal["prefill", "decode"]
@@ -21,6 +22,7 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2
 T_MANY = 1.98  # with more; 2.080 falls to 1.960
 LAST = "last"
 MAX_BYTES = 1 << 24  # of a file that is read
+MIN_RATE = 1e-9  # of what was measured, per second
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _test_of(data: Any) -> BenchTest:
 
 
 def _rate_of(value: Any) -> float:
-    if not is_number(value, above=0):
+    if not is_number(value, above=MIN_RATE):
         raise ValueError("a rate that is not a positive number")
     return float(value)
 
@@ -225,9 +227,8 @@ def earlier(name: str, model: str) -> BenchRun:
 def read(path: Path) -> BenchRun:
     """Read a run; IntegrityError for a file that is not one."""
     try:
-        with path.open("rb") as file:
-            return BenchRun.from_data(json.loads(file.read(MAX_BYTES)))
-    except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
+        return BenchRun.from_data(json.loads(read_regular(path, MAX_BYTES)))
+    except (AttributeError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         raise IntegrityError(f"{shown(path)} is not a run of mixcli bench; choose another file") from None
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
+
+ROUNDING = 1e-3  # by which a sum of probabilities may exceed 1
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,10 @@ class Probability:
             return None
         exact, product = said.get("probability"), said.get("token_product")
         values = said.get("values")
-        if isinstance(exact, int | float) and isinstance(values, dict) and values:
-            return cls(float(exact), {name: float(one) for name, one in values.items() if _is_number(one)})
+        if _is_share(exact) and isinstance(values, dict) and values:
+            return cls(float(exact), {name: float(one) for name, one in values.items() if _is_share(one)})
         n_tokens = said.get("n_tokens")
-        if isinstance(product, int | float):
+        if _is_share(product):
             return cls(float(product), n_tokens=n_tokens if isinstance(n_tokens, int) else 0)
         return None
 
@@ -44,7 +47,7 @@ class Probability:
         """Return it at a temperature: each probability to the power of 1/T, those of listed values normalized."""
         if temperature == 1.0:
             return self
-        total = sum(one ** (1 / temperature) for one in self.values.values()) if self.values else 1.0
+        total = sum(one ** (1 / temperature) for one in self.values.values()) or 1.0
         return replace(
             self,
             value=self.value ** (1 / temperature) / total,
@@ -52,5 +55,5 @@ class Probability:
         )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_share(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 + ROUNDING

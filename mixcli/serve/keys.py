@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.system.formatting import counted
+from mixcli.system.regular_file import open_regular
 
 MIN_KEY = 16  # characters
 MAX_FILE = 1 << 20  # bytes
@@ -75,7 +76,7 @@ def _stamp(path: Path) -> _Stamp | None:
 def _read(path: Path) -> frozenset[bytes]:
     """Return the hashes of a file's keys, one a line, after # a comment; UsageError where others could read it or it has none."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = os.fstat(file.fileno())
             if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
                 raise UsageError(f"{path} can be read or changed by other users; run `chmod 600 {path}`")

@@ -2,6 +2,7 @@
 
 from mixcli.system import paths
 from mixcli.system.json_cache import replace_text
+from mixcli.system.regular_file import read_regular
 
 MAX_LABEL = 4096  # bytes; a longer line is not a name
 
@@ -9,8 +10,7 @@ MAX_LABEL = 4096  # bytes; a longer line is not a name
 def get() -> str | None:
     """Return the label of the default model; None when none was chosen."""
     try:
-        with (paths.config_dir() / "default-model").open("rb") as file:
-            label = file.read(MAX_LABEL + 1).decode("utf-8-sig").strip()
+        label = read_regular(paths.config_dir() / "default-model", MAX_LABEL + 1).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return label if 0 < len(label) <= MAX_LABEL and label.isprintable() else None

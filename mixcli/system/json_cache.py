@@ -5,7 +5,6 @@ Two processes that write at once lose nothing of each other's: each changes what
 """
 
 import json
-import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,9 +14,11 @@ from typing import TypeGuard
 from mixcli.errors import MixcliError
 from mixcli.system import paths
 from mixcli.system.locks import exclusive
+from mixcli.system.regular_file import read_regular
 
 PATIENCE = 5.0  # seconds that another process may hold the lock; what is remembered can be measured again
 MAX_BYTES = 8 << 20  # a larger file is not ours
+MAX_NUMBER = 1e18  # of bytes, tokens, seconds: a larger one was not measured
 MAX_GBS = 1e6  # no memory and no disk is faster: such a rate is not one that was measured
 
 
@@ -79,8 +80,8 @@ def new_text(path: Path, text: str) -> None:
         raise
 
 
-def is_number(value: object, *, above: float = -math.inf, below: float = math.inf) -> TypeGuard[float]:
-    """Return whether a remembered value is a finite number between two bounds."""
+def is_number(value: object, *, above: float = -MAX_NUMBER, below: float = MAX_NUMBER) -> TypeGuard[float]:
+    """Return whether a remembered value is a number between two bounds."""
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < below
 
 
@@ -90,10 +91,7 @@ def _file(name: str) -> Path:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        # without waiting for a writer, where a FIFO has the name
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            raw = file.read(MAX_BYTES + 1) or b""
+        raw = read_regular(path, MAX_BYTES + 1)
         known = json.loads(raw) if len(raw) <= MAX_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}

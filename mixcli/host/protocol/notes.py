@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.process_state import born
+from mixcli.system.regular_file import read_regular
 
 LONGEST = 1 << 16  # bytes of a note
 
@@ -49,10 +49,7 @@ def notes(folder: Path, suffix: str) -> Iterator[tuple[Path, Fields]]:
     """Yield the notes with a suffix, each with its fields by name; what is not one is left out."""
     for path in sorted(folder.glob(f"*{suffix}")):
         try:
-            # without waiting for a writer, where a FIFO has the name
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(handle, "rb") as file:
-                fields = json.loads(file.read(LONGEST) or b"")
+            fields = json.loads(read_regular(path, LONGEST))
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(fields, dict):

@@ -103,13 +103,31 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", '{"mixcli": "batch calibration", "fields": {"a": {"temperature": 0}}}']
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        *(
+            f'{{"mixcli": "batch calibration", "fields": {{"a": {{"temperature": {number}}}}}}}'
+            for number in ("0", "-1", "NaN", "1e-320", "1e308", "1" + "0" * 400, "true")
+        ),
+    ],
 )
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(UsageError, match="is not a calibration"):
         read_calibration(path)
+
+
+@pytest.mark.parametrize("number", [-0.5, float("nan"), float("inf"), 1e308, 10**400, True, "1", None])
+def test_what_is_no_probability_is_none(number: object) -> None:
+    assert Probability.of({"probability": number, "values": {"a": 1.0}}) is None
+    assert Probability.of({"token_product": number, "n_tokens": 3}) is None
+    said = Probability.of({"probability": 0.5, "values": {"a": 0.5, "b": number}})
+    assert said is not None
+    assert said.tempered(0.01).values == {"a": 1.0}
 
 
 def test_tempering_keeps_the_order_and_sums_to_one() -> None:

@@ -24,6 +24,12 @@ def test_what_cannot_be_read_is_absent(home: Path, content: bytes) -> None:
     assert known_bandwidth() is None
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("nan"), 1e300, True, "1", None])
+def test_what_was_not_measured_is_no_number(value: object) -> None:
+    assert not json_cache.is_number(value)
+    assert json_cache.is_number(0.5, above=0)
+
+
 def test_a_pipe_of_that_name_is_absent_and_not_waited_for(home: Path) -> None:
     os.mkfifo(paths.cache_dir() / "x.json")
     assert json_cache.load("x") == {}
