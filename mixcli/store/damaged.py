@@ -6,6 +6,7 @@ from pathlib import Path
 from mixcli.store import manifest
 from mixcli.store.manifest import Manifest
 from mixcli.store.reference import composed
+from mixcli.system.regular_file import read_regular
 from mixcli.system.text import as_argument
 
 
@@ -17,12 +18,18 @@ class Damaged:
     label: str
     words: str
     manifest: Manifest | None = None
+    is_refused: bool = False  # the system does not let us read it, so it may be sound
 
     @property
     def sentence(self) -> str:
         """Return cause and next step in one sentence."""
-        step = restored(self.manifest) if self.manifest else f"remove it: mixcli rm {self.label}"
-        return f"{self.label}: {self.words}; {step}"
+        return f"{self.label}: {self.words}; {self.step}"
+
+    @property
+    def step(self) -> str:
+        if self.manifest:
+            return restored(self.manifest)
+        return "change its permissions" if self.is_refused else f"remove it: mixcli rm {self.label}"
 
 
 def damaged() -> list[Damaged]:
@@ -32,7 +39,9 @@ def damaged() -> list[Damaged]:
         about = manifest.read(home / manifest.NAME)
         name, _, file_type = home.name.rpartition("--")
         if about is None:
-            found.append(Damaged(home, f"{name}:{file_type}", f"its manifest cannot be read ({home})"))
+            refused = _refusal(home / manifest.NAME)
+            unread = f"its manifest cannot be read ({refused or home})"
+            found.append(Damaged(home, f"{name}:{file_type}", unread, is_refused=bool(refused)))
         elif words := next(filter(None, (_fault(home / file.path, file.size) for file in about.files)), None):
             found.append(Damaged(home, about.label, words, about))
     return found
@@ -65,6 +74,17 @@ def restored(about: Manifest) -> str:
 
 def _name(one: Damaged) -> str:
     return composed(one.label.rpartition(":")[0])
+
+
+def _refusal(path: Path) -> str:
+    """Return why the system does not let a file be read, with its path; empty where it does."""
+    try:
+        read_regular(path, 1)
+    except PermissionError as error:
+        return f"{path}: {error.strerror}"
+    except OSError:
+        pass
+    return ""
 
 
 def _fault(path: Path, size: int) -> str:

@@ -1,15 +1,18 @@
 """The manifest.json of a stored model."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mixcli.system import paths
+from mixcli.system.regular_file import read_regular
 from mixcli.system.text import clean
 
 NAME = "manifest.json"
 MAX_BYTES = 1 << 20
+_IN_NO_PATH = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,7 @@ def homes() -> list[Path]:
 def read(path: Path) -> Manifest | None:
     """Read a manifest; None for one that is torn, of another version, or points to nothing."""
     try:
-        with path.open("rb") as file:
-            stored_fields: dict[str, Any] = json.loads(file.read(MAX_BYTES))
+        stored_fields: dict[str, Any] = json.loads(read_regular(path, MAX_BYTES))
         # the first manifests spelled it "licence"
         fields = {name.replace("licence", "license"): value for name, value in stored_fields.items()}
         stored = tuple(StoredFile(**file) for file in fields.pop("files"))
@@ -97,10 +99,11 @@ def _is_sound(manifest: Manifest) -> bool:
     words = (value for name, value in vars(manifest).items() if name != "files")
     return (
         bool(manifest.files)
-        and all(isinstance(word, str) for word in words)
+        and all(map(_is_text, words))
+        and clean(manifest.label) == manifest.label
         and all(
-            isinstance(file.path, str)
-            and isinstance(file.sha256, str)
+            _is_text(file.path)
+            and _is_text(file.sha256)
             and type(file.size) is int
             and (manifest.keeper != "mixcli" or _is_inside(file.path))
             for file in manifest.files
@@ -108,5 +111,10 @@ def _is_sound(manifest: Manifest) -> bool:
     )
 
 
+def _is_text(word: object) -> bool:
+    """Return whether a word can be shown, and be part of a path: no NUL, and no surrogate that stands for no byte."""
+    return isinstance(word, str) and not _IN_NO_PATH.search(word)
+
+
 def _is_inside(path: str) -> bool:
-    return "\0" not in path and not path.startswith("/") and ".." not in path.split("/")
+    return not path.startswith("/") and ".." not in path.split("/")

@@ -63,6 +63,38 @@ def test_it_is_named_and_can_be_removed(
     assert file.exists() == (harm is not Path.unlink)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "\ud800"), ("type", "x\udcff"), ("origin", "\udfff"), ("license", "\0"), ("path", "/\0"), ("path", "\ud800")],
+)  # fmt: skip
+def test_one_that_was_edited_leaves_the_others(
+    file: Path, capsys: pytest.CaptureFixture[str], field: str, value: str
+) -> None:
+    import_model(file, "sound", False, quiet)
+    import_model(file, "edited", False, quiet)
+    path = paths.models_dir() / "edited--F16" / manifest.NAME
+    about = json.loads(path.read_text())
+    (about["files"][0] if field == "path" else about)[field] = value
+    path.write_text(json.dumps(about))
+    cli.main(["list"], standalone_mode=False)
+    said = capsys.readouterr()
+    assert "sound:F16" in said.out
+    assert "edited:F16: its manifest cannot be read" in said.err
+    with pytest.raises(IntegrityError, match="remove it: mixcli rm edited:F16"):
+        cli.main(["show", "edited"], standalone_mode=False)
+
+
+def test_one_without_permission_is_not_to_be_removed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, _limit: int) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+
+    import_model(file, None, False, quiet)
+    monkeypatch.setattr(manifest, "read_regular", refuse)
+    monkeypatch.setattr(damaged, "read_regular", refuse)
+    (one,) = damaged.damaged()
+    assert one.sentence.endswith("manifest.json: Permission denied); change its permissions")
+
+
 def test_a_program_sees_a_damaged_model_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import_model(file, "sound", True, quiet)
     import_model(file, "torn", False, quiet)
