@@ -12,23 +12,27 @@ a probability of one, and to 2e-4 where it is one in a thousand.
 
 import json
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from math import ceil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.errors import IntegrityError
 from mixcli.insight.vocabularies import not_alike
+from mixcli.system.regular_file import open_regular
 
 ERROR = 0.03  # standard error of the divergence at one position, as a share of it
 MOST = ceil(2 / ERROR**2)  # tokens of a position
 LEAST = -24.0  # log probability; less likely tokens count as so likely
-FORMAT = 2
+FORMAT = 3
 MAX_HEAD = 1 << 12  # bytes of the first line
 Logs = NDArray[np.float32]
 
@@ -167,22 +171,27 @@ class BaselineWriter:
 
     def add(self, chunk: Distributions) -> None:
         """Write the distributions of one chunk."""
-        np.array([len(chunk.counts), len(chunk.ids)], "<u4").tofile(self._file)
-        for values, kind in zip(vars(chunk).values(), _KINDS, strict=True):
-            values.astype(kind).tofile(self._file)
+        data = b"".join(
+            values.astype(kind).tobytes() for values, kind in zip(vars(chunk).values(), _KINDS, strict=True)
+        )
+        self._file.write(_CHUNK.pack(len(chunk.counts), len(chunk.ids), crc32(data)) + data)
 
 
+_CHUNK = struct.Struct("<III")  # positions, tokens that are kept, CRC-32 of the bytes that follow
 _KINDS = ("<u4", "<u4", "<u4", "<u2", "<f4", "<f4")  # of the fields of Distributions
 
 
 @contextmanager
 def written(path: Path, head: BaselineHead) -> Iterator[BaselineWriter]:
     """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("wb") as file:
             yield BaselineWriter(file, head)
         part.replace(path)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)  # a write knows no name
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -191,27 +200,37 @@ class BaselineReader:
     """Reads a file chunk by chunk."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, path.open("rb")
+        self._path, self._file = path, open_regular(path)
         try:
             data = json.loads(self._file.readline(MAX_HEAD))
-            if data["format"] != FORMAT:
-                raise ValueError
             self.head = BaselineHead(**data)
-        except (ValueError, TypeError, KeyError):
+            if self.head.format != FORMAT or any(
+                type(data[field.name]) is not field.type for field in fields(BaselineHead)
+            ):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, RecursionError):
             self._file.close()
             raise IntegrityError(f"{path} is not a baseline of mixcli perplexity; remove it") from None
 
     def next(self) -> Distributions:
-        """Return the distributions of the next chunk; IntegrityError where the file ends before."""
-        n, n_kept = (int(number) for number in self._values(2, "<u4"))
-        sizes = (n, n, n_kept, n_kept, n, n)
-        return Distributions(*(self._values(size, kind) for size, kind in zip(sizes, _KINDS, strict=True)))
+        """Return the distributions of the next chunk; IntegrityError where the file ends before, or its bytes have changed."""
+        n, n_kept, checksum = _CHUNK.unpack(self._read(_CHUNK.size))
+        sizes = [
+            count * np.dtype(kind).itemsize
+            for count, kind in zip((n, n, n_kept, n_kept, n, n), _KINDS, strict=True)
+        ]
+        data = self._read(sum(sizes))
+        if crc32(data) != checksum:
+            raise IntegrityError(f"{self._path} is damaged; remove it and rerun the command")
+        pieces = (data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+        return Distributions(
+            *(np.frombuffer(piece, kind) for piece, kind in zip(pieces, _KINDS, strict=True))
+        )
 
     def close(self) -> None:
         self._file.close()
 
-    def _values(self, n: int, kind: str) -> NDArray[Any]:
-        values = np.fromfile(self._file, kind, n)
-        if len(values) < n:
+    def _read(self, n: int) -> bytes:
+        if os.fstat(self._file.fileno()).st_size - self._file.tell() < n:
             raise IntegrityError(f"{self._path} is truncated; remove it and rerun the command")
-        return values
+        return self._file.read(n)

@@ -1,7 +1,10 @@
 """Distributions that are kept small: divergence against all of the vocabulary, and files."""
 
+import errno
 import hashlib
-from dataclasses import replace
+import json
+import resource
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +86,43 @@ def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.99])
+def test_a_byte_that_changed_is_noticed(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "b"
+    base, _ = distributions(6.0, 0.2, n=20)
+    with written(path, HEAD) as writer:
+        writer.add(Distributions.of(base, np.arange(20)))
+    raw = bytearray(path.read_bytes())
+    begin = raw.index(b"\n") + 1
+    raw[begin + int(share * (len(raw) - begin))] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(IntegrityError, match=r"is (damaged|truncated); remove it and rerun"):
+        BaselineReader(path).next()
+
+
+def test_huge_counts_take_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with written(path, HEAD):
+        pass
+    with path.open("ab") as file:
+        file.write(b"\xff" * 100)
+    with pytest.raises(IntegrityError, match="is truncated"):
+        BaselineReader(path).next()
+
+
+def test_a_file_that_cannot_grow_is_named(tmp_path: Path) -> None:
+    base, _ = distributions(6.0, 0.2, n=20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match=r".") as raised, written(tmp_path / "b", HEAD) as writer:
+            writer.add(Distributions.of(base, np.arange(20)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / "b"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
     def fail() -> None:
         with written(tmp_path / "b", HEAD):
@@ -94,8 +134,10 @@ def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_baseline_of_other_tokens_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes").write_text("{}\n")
-    with pytest.raises(IntegrityError, match="not a baseline"):
-        BaselineReader(tmp_path / "notes")
+    sound = asdict(HEAD)
+    for odd in ({}, {**sound, "label": 5}, {**sound, "n_vocab": None}, {**sound, "n_chunks": 2.5}):
+        (tmp_path / "notes").write_text(f"{json.dumps(odd)}\n")
+        with pytest.raises(IntegrityError, match="not a baseline"):
+            BaselineReader(tmp_path / "notes")
     with pytest.raises(UsageError, match=r"small \(32,000 tokens\) and the baseline big \(2,000 tokens\)"):
         HEAD.check(replace(HEAD, label="small", n_vocab=32000))
