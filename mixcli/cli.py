@@ -341,14 +341,14 @@ def _broken_pipe(_error: Any) -> int:
     return EXIT_BROKEN_PIPE
 
 
-def _os_error(error: Any) -> int:
+def _refused(error: Any) -> int:
     if hasattr(error, "exit_code") or _is_debugged():
         return _ours(error)
-    from mixcli.system.os_errors import explain
+    from mixcli.system.os_errors import translated
 
-    if error.errno in UNWRITTEN:
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
         _forget_stdout()
-    return _ours(explain(error))
+    return _ours(translated(error) or error)
 
 
 def _ours(error: Any) -> int:
@@ -388,7 +388,7 @@ SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callab
     (click.UsageError, _usage),
     ((click.Abort, KeyboardInterrupt), _interrupted),
     (BrokenPipeError, _broken_pipe),
-    (OSError, _os_error),
+    ((OSError, RuntimeError), _refused),
     (MemoryError, _out_of_memory),
     (Exception, _ours),
 )

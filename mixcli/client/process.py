@@ -19,7 +19,7 @@ from mixcli.host.protocol.host_record import end, until
 from mixcli.host.protocol.paths import READY
 from mixcli.host.protocol.status import LoadStatus
 from mixcli.system.locks import exclusive
-from mixcli.system.process_state import born
+from mixcli.system.process_state import born, killed_by
 
 if TYPE_CHECKING:
     from mixcli.client.spawn import Child
@@ -232,7 +232,7 @@ def _cause(name: HostName, process: "Child | None") -> str:
     if code == -signal.SIGABRT and (said := next((one for one in reversed(lines) if ASSERTION in one), "")):
         return f"llama.cpp stopped at {said[said.index(ASSERTION) :]}"
     if code is not None and code < 0:
-        return f"killed by signal {-code}, {signal.strsignal(-code)}"
+        return killed_by(-code)
     if lines:
         return _known_cause(name) or f"last log line: {lines[-1]}"
     return "no log output" if code is None else f"exit code {code}"

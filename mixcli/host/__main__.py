@@ -17,6 +17,7 @@ from mixcli.errors import MixcliError
 from mixcli.host.protocol.host_record import HostRecord
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.watchdog import Watchdog
+from mixcli.system.os_errors import translated  # now: later there may be no descriptor left to import it
 
 DRAIN = 5  # seconds that running answers may take to end when the host is asked to stop
 TOLD = 2  # seconds more until those that did not end have been told so
@@ -47,6 +48,8 @@ def main() -> NoReturn:
     except Exception as error:
         if hasattr(error, "exit_code"):
             sys.stderr.write(f"{error}\n")
+        elif refusal := translated(error):
+            sys.stderr.write(f"{refusal}\n")
         else:
             traceback.print_exc()
     finally:

@@ -12,8 +12,10 @@ from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, NotReachable,
 from mixcli.system.text import missing, shown
 
 DEVICE = "the output device"
+NO_THREAD = "can't start new thread"  # of the RuntimeError that Python makes of EAGAIN
 TEMPORARY = ("mixcli-", "quantize-", "tmp")  # how the names of temporary files begin
 
+TOO_MANY = "too many processes and threads; close other programs, or raise the limit with `ulimit -u`"
 # (our exception, the message); {where} is the file or device, {variable} the variable that moves it
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and rerun the command"),
@@ -34,12 +36,13 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
         MixcliError,
         "{where}: stale file handle on a network file system; rerun the command",
     ),
-    errno.EMFILE: (MixcliError, "{where}: too many open files; raise the limit with `ulimit -n`"),
-    errno.ENFILE: (MixcliError, "{where}: too many open files on this machine; close other programs"),
+    errno.EMFILE: (MixcliError, "too many open files; raise the limit with `ulimit -n`"),
+    errno.ENFILE: (MixcliError, "too many open files on this machine; close other programs"),
     errno.ENAMETOOLONG: (UsageError, "{where}: name too long for this file system; use a shorter one"),
     errno.ELOOP: (UsageError, "{where}: a symlink that is not allowed, or a symlink loop; remove it, or use the file itself"),
     errno.ETXTBSY: (MixcliError, "{where}: the file is a running program; wait until it has ended"),
     errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
+    errno.EAGAIN: (MixcliError, TOO_MANY),
     errno.ENOTDIR: (MixcliError, "{where}: a file has the name of a needed folder; move it away, or {variable}"),
     errno.EISDIR: (UsageError, "{where}: is a folder; use a file"),
     errno.ECONNREFUSED: (NotReachable, "{where}: connection refused"),
@@ -50,6 +53,13 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
 }  # fmt: skip
 # a folder that could not be made earlier looks absent, or like a file, to what wants to write into it
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+
+
+def translated(error: BaseException) -> MixcliError | None:
+    """Return what a refusal of the system means, in whatever exception it comes; None for other errors."""
+    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+        error = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return explain(error) if isinstance(error, OSError) else None
 
 
 def explain(error: OSError) -> MixcliError:
@@ -66,6 +76,8 @@ def explain(error: OSError) -> MixcliError:
     elif code == errno.ENOENT and path is not None and variable_of(path) in {None, "TMPDIR"}:
         return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__
+    if code == errno.EAGAIN and said != os.strerror(code):  # a write that would block
+        kind, sentence = MixcliError, "{where}: {said}"
     if path is None and code not in {errno.ENOSPC}:
         sentence = sentence.removeprefix("{where}: ")
     return kind(sentence.format(where=shown(path) if path else DEVICE, said=said, variable=advice).strip())

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,13 @@ class _Fields(NamedTuple):
     state: str
     born: str
     computed: str
+
+
+def killed_by(number: int) -> str:
+    """Return in a few words what a signal that ended a process means."""
+    if number == signal.SIGBUS:
+        return f"a file in use became shorter or could not be read (signal {number}); check the model with `mixcli verify`"
+    return f"killed by signal {number}, {signal.strsignal(number)}"
 
 
 def silence() -> float:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixcli.system.process_state import killed_by
+
 MAX_OUTPUT = 1 << 26  # bytes of each stream that are read
 POLL_INTERVAL = 0.1  # seconds between two looks at whether a child has ended that left its pipes to others, where the system does not tell
 # fmt: off
@@ -88,7 +90,7 @@ class ChildResult:
             return "timed out"
         if said:
             return _BUILT_AT.sub("", said[-1])
-        return f"killed by signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+        return killed_by(-self.code) if self.code < 0 else f"exit code {self.code}"
 
 
 def run(

@@ -11,6 +11,7 @@ import pytest
 from mixcli.cli import _exit_code_of
 from tests.conftest import _environment, mixcli_process
 from tests.support import small_gguf
+from tests.support.tiny_models import tiny_model
 
 
 def limited(home: Path, limit: str, *args: str) -> "subprocess.CompletedProcess[str]":
@@ -63,6 +64,15 @@ def test_a_library_that_cannot_be_loaded_is_a_sentence(
 def test_few_descriptors_are_enough(home: Path, file: Path, args: list[str]) -> None:
     done = limited(home, "-n 64", *(arg.format(file) for arg in args))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("n", [8, 10, 12, 14, 16, 18])
+def test_a_host_without_descriptors_is_a_sentence(home: Path, tmp_path: Path, n: int) -> None:
+    model = tiny_model(tmp_path / "m.gguf")
+    done = limited(home, f"-n {n}", "run", "-m", str(model), "hi", "--max-tokens", "2", "--keep-alive", "0")
+    assert done.stderr.count("\n") <= 2, done.stderr
+    assert not any(word in done.stderr for word in ("internal error", "OSError", "Traceback", "Internal"))
+    assert done.returncode != 7 or "too many open files; raise the limit" in done.stderr, done.stderr
 
 
 def test_a_disk_that_is_full_for_the_stand_in_is_exit_4(home: Path, file: Path) -> None:

@@ -111,6 +111,10 @@ def is_anthropic(path: str) -> bool:
 
 def error_body(error: BaseException) -> tuple[int, ErrorBody]:
     """Return the HTTP status and the body of an error; a bug is named by its type."""
+    if isinstance(error, OSError | RuntimeError) and not hasattr(error, "exit_code"):
+        from mixcli.system.os_errors import translated
+
+        error = translated(error) or error
     exit_code = getattr(error, "exit_code", None)
     status, kind = HTTP_ERRORS.get(exit_code or 1, (500, "server_error"))
     status = getattr(error, "status", status)

@@ -35,10 +35,12 @@ def main() -> None:
         _carry_out(order, watch)
     except MixcliError as error:
         _give_up(error)
-    except OSError as error:
-        from mixcli.system.os_errors import explain
+    except (OSError, RuntimeError) as error:
+        from mixcli.system.os_errors import translated
 
-        _give_up(explain(error))
+        if refusal := translated(error):
+            _give_up(refusal)
+        raise
     except MemoryError:
         _give_up(DoesNotFit("not enough memory for the sums; close other programs, or use a smaller model"))
 

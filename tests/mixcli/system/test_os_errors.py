@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixcli import cli
+from mixcli.host.protocol.errors import error_body
 from mixcli.system.os_errors import explain
 from tests.conftest import Runner
 
@@ -27,6 +28,7 @@ from tests.conftest import Runner
         (errno.ESTALE, 1, "stale file handle"),
         (errno.EMFILE, 1, "ulimit -n"),
         (errno.ENFILE, 1, "too many open files"),
+        (errno.EAGAIN, 1, "ulimit -u"),
         (errno.ENAMETOOLONG, 2, "too long"),
         (errno.ELOOP, 2, "link"),
         (errno.ETXTBSY, 1, "a running program"),
@@ -56,6 +58,23 @@ def test_every_refusal_is_a_sentence(
 def test_a_refusal_that_says_little(error: OSError) -> None:
     assert str(explain(error))
     assert explain(error).exit_code in {1, 5}
+
+
+def test_no_room_for_a_thread_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("can't start new thread")
+    words = "too many processes and threads; close other programs, or raise the limit with `ulimit -u`"
+    assert cli._exit_code_of(error) == 1
+    assert capsys.readouterr().err == f"mixcli: {words}\n"
+    assert error_body(error)[1].message == words
+    assert "too many open files" in error_body(OSError(errno.EMFILE, "Too many open files"))[1].message
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli._exit_code_of(RuntimeError("a bug"))
+    assert "a bug" in error_body(RuntimeError("a bug"))[1].message
+
+
+def test_a_write_that_would_wait_is_not_blamed_on_processes() -> None:
+    said = str(explain(BlockingIOError(errno.EAGAIN, "write could not complete without blocking")))
+    assert said == "write could not complete without blocking"
 
 
 def test_a_long_name_is_cut() -> None:
