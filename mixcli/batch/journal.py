@@ -10,6 +10,7 @@ removed and changed between two runs, and only what is new is computed. `n` is t
 back its own outcome, and one that has none yet gets another's. Records that failed are not kept: they are tried again.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -168,13 +169,25 @@ def _opened(path: Path) -> BinaryIO:
         pass  # a file system without locks
     first = file.readline(len(HEADER) + 1)
     if HEADER.startswith(first) and first != HEADER:  # new, or killed while the first line was written
-        file.truncate(0)
-        os.pwrite(file.fileno(), HEADER, 0)
+        _begin(file, path)
     elif first != HEADER:
         file.close()
         raise UsageError(f"{path} is not a mixcli batch journal; choose another with --journal")
     _cut_torn_line(file)
     return file
+
+
+def _begin(file: BinaryIO, path: Path) -> None:
+    """Write the first line; OSError with the name of the file, which is removed where a full disk has no room for it."""
+    try:
+        file.truncate(0)
+        if os.pwrite(file.fileno(), HEADER, 0) < len(HEADER):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        file.close()
+        path.unlink(missing_ok=True)
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

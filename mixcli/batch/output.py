@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from mixcli.batch.output_paths import part_of
-from mixcli.errors import InUse
+from mixcli.errors import InUse, MixcliError
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.console import console
 from quantize.output_target import is_stream
@@ -35,18 +35,28 @@ def output(path: Path | None) -> Iterator[Write]:
             yield _flushing(stream.write, stream.flush)
         return
     target, part = Path(os.path.realpath(path)), part_of(path)
+    n_bytes = 0
+
+    def write(text: str) -> None:
+        nonlocal n_bytes
+        n_bytes += file.write(text.encode())
+
     with _opened(part) as file, _named(part):
-        yield file.write
+        yield write
         file.flush()
         os.fsync(file.fileno())
+        if os.fstat(file.fileno()).st_size != n_bytes or not _is_there(part, file.fileno()):
+            raise MixcliError(
+                f"{part} was changed or removed by another program while results were written; rerun the command"
+            )
         part.replace(target)
 
 
-def _opened(part: Path) -> TextIO:
+def _opened(part: Path) -> BinaryIO:
     """Open the unfinished output, empty, and hold it: the lock goes with the file, so it is taken until the name is still that file's."""
     for _ in range(MAX_TRIES):
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        file = os.fdopen(handle, "w", encoding="utf-8")
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        file = os.fdopen(handle, "wb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

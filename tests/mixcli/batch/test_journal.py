@@ -1,8 +1,10 @@
 """The journal: nothing twice, nothing lost, whatever ends it."""
 
+import errno
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -190,3 +192,16 @@ def test_killed_while_it_writes_it_loses_one_line_at_most(tmp_path: Path) -> Non
     process.communicate()
     journal = BatchJournal(path)
     assert all(journal.take(key_of("", {"n": n}), n) for n in range(said + 1))
+
+
+def test_a_full_disk_is_named_and_leaves_no_empty_journal(tmp_path: Path) -> None:
+    path = tmp_path / "out.journal"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match=r".") as raised:
+            BatchJournal(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
+    assert not path.exists()

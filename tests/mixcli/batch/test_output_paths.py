@@ -14,7 +14,7 @@ import pytest
 
 from mixcli.batch.output import json_line, output
 from mixcli.batch.output_paths import check_targets, part_of
-from mixcli.errors import InUse, UsageError
+from mixcli.errors import InUse, MixcliError, UsageError
 from quantize.errors import QuantizeError
 from quantize.output_target import output_target
 from tests.conftest import Runner
@@ -151,6 +151,21 @@ def test_an_output_behind_a_link_is_written_where_it_leads(folder: Path) -> None
         assert (folder / "real.part").exists()
     assert (folder / "alias").is_symlink()
     assert (folder / "real").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda part: os.truncate(part, 3)])
+def test_an_output_that_another_program_changed_is_not_published(
+    folder: Path, harm: Callable[[Path], object]
+) -> None:
+    def write_and_lose() -> None:
+        with output(folder / "out") as write:
+            write("x" * 100_000)
+            harm(part_of(folder / "out"))
+            write("y" * 100_000)
+
+    with pytest.raises(MixcliError, match=r"out.part was changed or removed by another program"):
+        write_and_lose()
+    assert not (folder / "out").exists()
 
 
 def test_two_batches_on_one_output_are_refused_also_with_other_journals(folder: Path) -> None:
