@@ -4,6 +4,9 @@ A conversation is a tree: every message knows the one before it, and a session's
 that is still being written is `partial` and not yet in the search index.
 """
 
+import errno
+import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -16,6 +19,8 @@ from mixcli.system.console import console
 T = TypeVar("T")
 VERSION = 2
 NEWER = "it was written by a newer version of mixcli"
+MIN_FREE = 1 << 16  # bytes: SQLite needs 32 KiB beside the database
+NUMBERS = {"head", "parent", "session"}  # columns that refer to a row, or to none
 BUSY = 10.0  # seconds to wait for another chat that writes
 
 TABLES = """
@@ -121,6 +126,8 @@ class ChatDatabase:
     def _refusal(self, error: Exception) -> Exception:
         if isinstance(error, OSError):
             return error  # explained where all of the system's are
+        if self._path is not None and _is_disk_full(error, self._path):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(self._path))
         what = "read" if self._use is Use.READ else "changed"
         is_torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
         kind = IntegrityError if is_torn and str(error) != NEWER else MixcliError
@@ -136,6 +143,12 @@ class ChatDatabase:
         )
 
 
+def _is_disk_full(error: Exception, path: Path) -> bool:
+    """Return whether an error of SQLite means a full disk; where its shared memory cannot grow, it calls that an I/O error."""
+    said = str(error)
+    return "disk is full" in said or ("disk I/O" in said and shutil.disk_usage(path.parent).free < MIN_FREE)
+
+
 def open_database(path: Path | None) -> sqlite3.Connection:
     """Open the database, made where there is none; None gives one in memory. Raises sqlite3.Error or OSError.
 
@@ -145,7 +158,7 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         path.touch(mode=0o600)
     database = sqlite3.connect(path or ":memory:", timeout=BUSY, isolation_level=None)
     try:
-        database.row_factory = sqlite3.Row
+        database.row_factory, database.text_factory = _row, _text
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA foreign_keys = ON")
         _migrate(database)
@@ -171,12 +184,27 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return database
 
 
+def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> sqlite3.Row:
+    """Return a row whose columns have their types: SQLite keeps in any column whatever another program has put there."""
+    typed: list[Any] = []
+    for (name, *_), value in zip(cursor.description, values, strict=True):
+        if name in NUMBERS:
+            typed.append(value if isinstance(value, int) else None)
+        else:
+            typed.append(_text(value) if isinstance(value, bytes) and name != "tokens" else value)
+    return sqlite3.Row(cursor, tuple(typed))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
 def _reader(path: Path, how: str) -> sqlite3.Connection:
     database = sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY, isolation_level=None
     )
     try:
-        database.row_factory = sqlite3.Row
+        database.row_factory, database.text_factory = _row, _text
         if database.execute("PRAGMA user_version").fetchone()[0] > VERSION:
             raise sqlite3.DatabaseError(NEWER)
     except BaseException:

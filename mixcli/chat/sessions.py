@@ -339,4 +339,9 @@ def _written(calls: Sequence[FunctionCall]) -> str:
 
 
 def _read(text: str) -> tuple[FunctionCall, ...]:
-    return tuple(FunctionCall(**one) for one in json.loads(text)) if text else ()
+    """Return the calls of a message; none where they cannot be read."""
+    try:
+        calls = tuple(FunctionCall(**one) for one in json.loads(text)) if text else ()
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    return calls if all(isinstance(word, str) for call in calls for word in call) else ()

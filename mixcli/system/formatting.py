@@ -37,8 +37,11 @@ def about_time(seconds: float) -> str:
 
 
 def moment(iso: str) -> str:
-    """Return a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute."""
-    return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
+    """Return a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute; "unknown" for what is none."""
+    try:
+        return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError):
+        return "unknown"
 
 
 def size_in_bytes(text: str) -> int:

@@ -1,5 +1,6 @@
 """The database of conversations: trees, search, names, and what is on disk when."""
 
+import errno
 import sqlite3
 import stat
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.chat.conversation import Conversation, slug
-from mixcli.chat.database import VERSION
+from mixcli.chat.database import VERSION, ChatDatabase, Use
 from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database_path
 from mixcli.errors import UsageError
 from mixcli.request.settings import ChatSettings
@@ -185,3 +186,34 @@ def test_a_torn_database_is_an_integrity_error(mixcli: Runner, home: Path) -> No
     (home / "data" / "chat.db").write_bytes(b"not a database at all" * 100)
     done = mixcli("sessions")
     assert (done.returncode, "cannot be read" in done.stderr) == (5, True), done.stderr
+
+
+def test_a_full_disk_is_named_as_one(conversation: Conversation) -> None:
+    turn(conversation, "Why?", "Because")
+    database = ChatDatabase(database_path(), Use.EDIT)
+    (n_pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {n_pages}")
+    with pytest.raises(OSError, match="No space left") as raised:
+        database.write(lambda: database.execute("UPDATE session SET system = ?", ["x" * 100_000]))
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(database_path()))
+    database.close()
+    assert other_eyes() == [("user", "Why?", DONE), ("assistant", "Because", DONE)]
+
+
+@pytest.mark.parametrize("value", [b"\xff\0", "", "0000-00-00", "9" * 400, -5])
+def test_a_database_edited_by_hand_is_read_as_far_as_it_can_be(
+    conversation: Conversation, mixcli: Runner, value: object
+) -> None:
+    turn(conversation, "Why?", "Because")
+    with sqlite3.connect(database_path()) as database:
+        for table, columns in (
+            ("session", ("system", "settings", "created", "used")),
+            ("message", ("created", "model", "calls", "tokens")),
+        ):
+            for column in columns:
+                database.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    database.close()
+    for arguments in (["list"], ["list", "--json"], ["show", "why"], ["search", "because"]):
+        done = mixcli("sessions", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "why" in done.stdout.lower()
