@@ -38,11 +38,10 @@ def persona(name: str) -> Persona:
     for suffix, read in READERS.items():
         path = folder() / f"{name}{suffix}"
         if path.is_file() and path.parent == folder():
+            text = read_text(path)
             try:
-                return read(read_text(path))
-            except (OSError, ValueError) as error:
-                raise UsageError(f"persona {path} cannot be read: {error}") from None
-            except UsageError as error:
+                return read(text)
+            except (UsageError, ValueError) as error:
                 raise UsageError(f"persona {path}: {error}") from None
     have = names()
     hint = did_you_mean(name, have, f"personas are: {', '.join(have)}" if have else "none are defined")
