@@ -41,7 +41,7 @@ class HostWatch(Watch["HostHealth"]):
         self._known = {
             record.pid: record for record in records(folder)
         }  # first: a socket is older than its record
-        sockets = sorted(folder.glob("*.sock"))
+        sockets = sorted(path for path in folder.glob("*.sock") if path.is_socket())
         seconds = self._patience - MARGIN
         self._poller.send({os.fspath(path): partial(_state, path, seconds) for path in sockets})
 
@@ -81,6 +81,8 @@ def _state(path: Path, seconds: float) -> "HostHealth | None":
 def clear_if_dead(path: Path) -> None:
     """Remove a socket that nothing listens on; called under its lock."""
     try:
+        if path.is_symlink():
+            raise FileNotFoundError
         HostClient(path).health()
     except NOT_LISTENING:
         path.unlink(missing_ok=True)

@@ -26,11 +26,11 @@ class Child:
     def start(cls, module: str, argument: str, log: Path) -> "Child":
         """Run `python -m module argument` in a session of its own, its output in `log`; the present folder is not importable there."""
         command = python_child.command("-m", module, argument)
-        write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        output = _new_file(log)
         streams = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), write, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
         ]
         default = [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE]
         try:
@@ -47,6 +47,8 @@ class Child:
             raise MixcliError(
                 f"the model process cannot be started: {error.strerror or error} ({command[0]}, log {log})"
             ) from error
+        finally:
+            os.close(output)
         return cls(pid)
 
     def poll(self) -> int | None:
@@ -64,3 +66,9 @@ class Child:
         except ChildProcessError:  # another process has waited for it
             self._code = 0
         self._ended.set()
+
+
+def _new_file(path: Path) -> int:
+    """Create a file in place of what has its name, and return its descriptor; a FIFO there would block the start of the child for good."""
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

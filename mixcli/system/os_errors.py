@@ -51,6 +51,7 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.EHOSTUNREACH: (NotReachable, "{where}: the host is unreachable; check the network"),
     errno.ETIMEDOUT: (NotReachable, "{where}: timed out; rerun the command"),
 }  # fmt: skip
+_NOT_A_FILE = {errno.EISDIR, errno.ELOOP}
 # a folder that could not be made earlier looks absent, or like a file, to what wants to write into it
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
@@ -73,6 +74,8 @@ def explain(error: OSError) -> MixcliError:
             kind, sentence = _MEANINGS[code]
         elif not path.parent.exists():
             path, sentence = path.parent, "{where}: this folder cannot be created; {variable}"
+    elif code in _NOT_A_FILE and path is not None and variable_of(path) == "MIXCLI_HOME":
+        kind, sentence = MixcliError, "{where}: a folder or link has the name of a needed file; remove it"
     elif code == errno.ENOENT and path is not None and variable_of(path) in {None, "TMPDIR"}:
         return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__
