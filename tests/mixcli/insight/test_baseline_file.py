@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import resource
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -96,8 +97,11 @@ def test_a_byte_that_changed_is_noticed(tmp_path: Path, share: float) -> None:
     begin = raw.index(b"\n") + 1
     raw[begin + int(share * (len(raw) - begin))] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(IntegrityError, match=r"is (damaged|truncated); remove it and rerun"):
-        BaselineReader(path).next()
+    with (
+        closing(BaselineReader(path)) as reader,
+        pytest.raises(IntegrityError, match=r"is (damaged|truncated); remove it and rerun"),
+    ):
+        reader.next()
 
 
 def test_huge_counts_take_no_memory(tmp_path: Path) -> None:
@@ -106,8 +110,8 @@ def test_huge_counts_take_no_memory(tmp_path: Path) -> None:
         pass
     with path.open("ab") as file:
         file.write(b"\xff" * 100)
-    with pytest.raises(IntegrityError, match="is truncated"):
-        BaselineReader(path).next()
+    with closing(BaselineReader(path)) as reader, pytest.raises(IntegrityError, match="is truncated"):
+        reader.next()
 
 
 def test_a_file_that_cannot_grow_is_named(tmp_path: Path) -> None:
