@@ -117,7 +117,7 @@ def test_huge_counts_take_no_memory(tmp_path: Path) -> None:
 def test_a_file_that_cannot_grow_is_named(tmp_path: Path) -> None:
     base, _ = distributions(6.0, 0.2, n=20)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
         with pytest.raises(OSError, match=r".") as raised, written(tmp_path / "b", HEAD) as writer:
             writer.add(Distributions.of(base, np.arange(20)))
