@@ -57,6 +57,9 @@ def _description(name: str) -> str:
         return f"invalid: {error}"
 
 
+UNLISTED = ("gpus", "rates", "budget", "memory_setting")  # shown below, or words for a refusal
+
+
 @command.command("show")
 @click.argument("name")
 @json_option
@@ -72,7 +75,7 @@ def show(name: str, as_json: bool) -> None:
 def _rows(machine: "Machine") -> Iterator[tuple[str, str]]:
     """Yield what a machine is, for people: its facts, its GPUs, and the rates of its CPU."""
     for key, value in vars(machine).items():
-        if key not in ("gpus", "rates"):
+        if key not in UNLISTED:
             yield key, format_bytes(value) if key.startswith("bytes_") else _shown(value)
     for gpu in machine.gpus:
         yield gpu.name, f"{gpu.description}, {format_bytes(gpu.bytes_free)} free, {gpu.bandwidth:.0f} GB/s"

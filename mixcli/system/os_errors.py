@@ -66,6 +66,8 @@ def translated(error: BaseException) -> MixcliError | None:
 def explain(error: OSError) -> MixcliError:
     """Return the error in one sentence, with its exit code; the file's name may be unknown."""
     code, path = error.errno or 0, _path(error)
+    if code == errno.ENOENT and _is_nowhere() and (path is None or not path.is_absolute()):
+        return UsageError("the current folder no longer exists; change to another one")
     advice = _advice(path)  # for what was wanted, not for the folder above it that refuses
     kind, sentence = _MEANINGS.get(code, (MixcliError, "{where}: {said}"))
     if path is not None and code in _MISSING and variable_of(path) in {"MIXCLI_HOME", "HF_HOME"}:
@@ -84,6 +86,15 @@ def explain(error: OSError) -> MixcliError:
     if path is None and code not in {errno.ENOSPC}:
         sentence = sentence.removeprefix("{where}: ")
     return kind(sentence.format(where=shown(path) if path else DEVICE, said=said, variable=advice).strip())
+
+
+def _is_nowhere() -> bool:
+    """Return whether the current folder was removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _path(error: OSError) -> Path | None:

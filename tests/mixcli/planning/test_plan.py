@@ -194,6 +194,7 @@ def test_a_template_is_tried_once_and_may_depend_on_the_conversation(mixcli: Run
 def test_profiles_are_listed_shown_and_written(mixcli: Runner, home: Path) -> None:
     assert "rtx-4090" in mixcli("profiles", "list").stdout
     assert json.loads(mixcli("profiles", "show", "2x3090", "--json").stdout)["gpus"][1]["name"] == "CUDA1"
+    assert "MemoryBudget" not in mixcli("profiles", "show", "2x3090").stdout
     written = mixcli("profiles", "new", "tower", "--extends", "rtx-3090")
     assert written.returncode == 0, written.stderr
     assert "tower" in mixcli("profiles", "list").stdout

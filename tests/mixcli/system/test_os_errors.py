@@ -134,3 +134,15 @@ def test_a_home_that_cannot_be_made_is_named_with_its_variable(mixcli: Runner, h
     home.write_text("a file")
     assert "set MIXCLI_HOME to" in str(explain(error))
     home.unlink()
+
+
+def test_a_current_folder_that_was_removed_is_named(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for error in (OSError(errno.ENOENT, "No such file or directory"), OSError(errno.ENOENT, "no", "x.gguf")):
+        assert str(explain(error)) == "the current folder no longer exists; change to another one"
+        assert explain(error).exit_code == 2
+    assert "no such file" in str(explain(OSError(errno.ENOENT, "no", "/x.gguf")))
