@@ -37,7 +37,7 @@ def about_time(seconds: float) -> str:
 
 
 def moment(iso: str) -> str:
-    """Return a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute; "unknown" for what is none."""
+    """Return a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute; "unknown" for other words."""
     try:
         return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
     except (ValueError, OverflowError):
