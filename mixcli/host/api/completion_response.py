@@ -90,7 +90,7 @@ class CompletionResponseWriter:
     async def alone_streamed(self) -> AsyncGenerator[JsonObject, None]:
         """Yield the events of such an answer."""
         for choice in self._alone():
-            yield self._envelope([choice])
+            yield self._event_of(choice)
         for counts in self.accounts([]):
             yield counts
 
@@ -157,9 +157,11 @@ class CompletionResponseWriter:
         token_ids: Sequence[int] | None = None,
         label_probs: Sequence[float] = (),
     ) -> JsonObject:
+        return self._event_of(self._as_choice(index, text, logprobs, finish_reason, token_ids, label_probs))
+
+    def _event_of(self, choice: JsonObject) -> JsonObject:
         """Return an event; where counts were asked for, each has the field, as OpenAI does."""
         counts: JsonObject = {"usage": None} if self.completion.chat.stream_options.include_usage else {}
-        choice = self._as_choice(index, text, logprobs, finish_reason, token_ids, label_probs)
         return {**self._envelope([choice]), **counts}
 
     def _as_choice(

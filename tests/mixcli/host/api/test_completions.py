@@ -218,7 +218,7 @@ def test_no_token_at_all_may_be_asked_for(port: Port) -> None:
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         events = events_of(port.ask("POST", COMPLETIONS, asked).raw)
         assert [one["choices"] for one in events] == [*([choice] for choice in whole["choices"]), []]
-        assert events[-1]["usage"] == whole["usage"]
+        assert [one["usage"] for one in events] == [None] * 4 + [whole["usage"]]
     assert refused(port, prompt="word " * 5000, max_tokens=0)["code"] == "context_length_exceeded"
 
 
