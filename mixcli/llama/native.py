@@ -15,7 +15,7 @@ from mixcli.llama.log import Log
 from quantize import bindings
 
 OUT_OF_MEMORY = re.compile(
-    r"(?i)(failed|unable|cannot) to allocate|out of memory|cudaMalloc failed|bad_alloc"
+    r"(?i)(failed|unable|cannot) to allocate|cannot allocate memory|out of memory|cudaMalloc failed|bad_alloc"
 )
 
 if _wrong := bindings.mismatch(C, bindings_version):  # before the first call

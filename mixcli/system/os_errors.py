@@ -15,7 +15,7 @@ DEVICE = "the output device"
 NO_THREAD = "can't start new thread"  # of the RuntimeError that Python makes of EAGAIN
 TEMPORARY = ("mixcli-", "quantize-", "tmp")  # how the names of temporary files begin
 
-TOO_MANY = "too many processes and threads; close other programs, or raise the limit with `ulimit -u`"
+TOO_MANY = "no further process or thread can be started; close other programs, or raise the limits (`ulimit -u`, `ulimit -v`)"
 # (our exception, the message); {where} is the file or device, {variable} the variable that moves it
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and rerun the command"),

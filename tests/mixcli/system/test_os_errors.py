@@ -68,7 +68,7 @@ def test_a_refusal_that_says_little(error: OSError) -> None:
 
 def test_no_room_for_a_thread_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     error = RuntimeError("can't start new thread")
-    words = "too many processes and threads; close other programs, or raise the limit with `ulimit -u`"
+    words = "no further process or thread can be started; close other programs, or raise the limits (`ulimit -u`, `ulimit -v`)"
     assert cli._exit_code_of(error) == 1
     assert capsys.readouterr().err == f"mixcli: {words}\n"
     assert error_body(error)[1].message == words
