@@ -20,7 +20,7 @@ WORDS = re.compile(r"[A-Za-z]{2,}[,;:.)'`]* +(a +)?[(`'{]*[A-Za-z]{2,}")  # two 
 WORD = re.compile(r"[A-Za-z]{2,}")
 HOLE = re.compile(r"\{[^{}]*\}")
 SHOWN_CALLS = {  # each text that they are given is a message, even of one word
-    "note", "warn", "error", "line", "confirm", "progress", "table", "fail", "SlashCommand", "Setting"
+    "note", "warn", "error", "line", "prose", "confirm", "progress", "table", "fail", "SlashCommand", "Setting"
 }  # fmt: skip
 SHOWN_OPTIONS = {"help", "short_help", "metavar", "epilog"}
 HIDDEN_CALLS = {

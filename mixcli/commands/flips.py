@@ -63,7 +63,7 @@ def compare_answers(
     def show() -> None:
         console.table((*COLUMNS, *(GOLD_COLUMNS if gold else ())), map(_cells, found))
         for one in found:
-            console.line(sentence(one, tolerance))
+            console.prose(sentence(one, tolerance))
 
     console.page(data, show, as_json=as_json)
     if n_failed := n_bad + max(one.n_failed for one in found):

@@ -1,5 +1,6 @@
 """mixcli plan: show the placement and the estimated speed of a model without loading it."""
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -183,7 +184,7 @@ def _compare(comparison: "HardwareComparison") -> None:
     header, *rows = comparison.table()
     console.table(header, rows)
     for note in comparison.notes():
-        console.line(f"note: {note}")
+        console.prose(f"note: {note}")
 
 
 def _show(label: str, found: "Plan") -> None:
@@ -191,19 +192,19 @@ def _show(label: str, found: "Plan") -> None:
     from mixcli.planning.report import bars, flags, network_lines
 
     console.line(f"{label}, context {found.n_ctx} tokens\n")
-    for line in bars(found.ledger):
-        console.line(line)
-    console.line(
+    for line in bars(found.ledger, console.width(sys.stdout)):
+        console.prose(line)
+    console.prose(
         "\nE experts, A attention, O output, T token embedding, K KV cache, C compute, S staging, P process"
     )
     for reason in found.reasons:
-        console.line(f"note: {reason}")
+        console.prose(f"note: {reason}")
     rates = found.estimate
-    console.line(
+    console.prose(
         f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
     )
     for line in network_lines(rates):
-        console.line(line)
+        console.prose(line)
     console.line(f"llama.cpp {flags(found.placement)}\n")
 
 

@@ -272,7 +272,7 @@ class TailorRun:
             console.table(COLUMNS, (_cells(one, table) for one in table.files))
             console.line()
         gap = self._table.tailored.gap
-        console.line(
+        console.prose(
             f"LOSS is predicted, as a multiple of the tailored file's, which is at most {100 * gap:.1f} % above the least possible"
         )
         if console.is_terminal(sys.stdout):

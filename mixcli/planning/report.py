@@ -37,7 +37,7 @@ from profiles.shape import ModelShape
 from profiles.speed import Estimate
 from quantize.sources.gguf_header import GgufHeader
 
-BAR = 46  # characters
+BAR, BESIDE = 46, 34  # characters of a bar, and of the device and the numbers beside it
 LETTERS = {
     "experts": "E",
     "attention": "A",
@@ -166,21 +166,22 @@ def _remote(text: str, quant: str | None, target: Target) -> Subject:
     return Subject(f"{reference.name}:{choice.type}", shape_of(choice.header), None, planned, choice.header)
 
 
-def bars(ledger: tuple[Account, ...]) -> Iterator[str]:
-    """Draw one line for each device: its memory by part, what stays free, and the numbers."""
+def bars(ledger: tuple[Account, ...], width: int) -> Iterator[str]:
+    """Draw one line of at most `width` columns for each device: its memory by part, what stays free, and the numbers."""
+    bar = min(BAR, max(width - BESIDE, 1))
     for account in ledger:
         total = max(account.bytes_free, account.need, 1)
         drawn = ""
         reached = 0
         for part in PARTS:
             reached += getattr(account, part)
-            drawn += LETTERS[part] * (round(reached / total * BAR) - len(drawn))
+            drawn += LETTERS[part] * (round(reached / total * bar) - len(drawn))
         parts = [
             f"{part} {getattr(account, part) / GIB:.2f}"
             for part in PARTS
             if getattr(account, part) >= 5 << 20
         ]
-        yield f"{account.device:<8} [{drawn:.<{BAR}}] {account.need / GIB:.2f} of {account.bytes_free / GIB:.2f} GiB"
+        yield f"{account.device:<8} [{drawn:.<{bar}}] {account.need / GIB:.2f} of {account.bytes_free / GIB:.2f} GiB"
         yield f"{'':<8} {', '.join(parts)}"
 
 

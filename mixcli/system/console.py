@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeVar
 
 from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
 from mixcli.system.text import clean, cut_words
+from mixcli.system.wrapping import wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,6 +161,7 @@ class Console:
         self.stdout: TextIO | None = None  # where sys.stdout is not ours, but that of a library
         self.color: bool | None = None
         self._is_within_line = False  # of stdout
+        self._has_bar = False
 
     def configure(self, *, quiet: bool | None = None, color: bool | None = None) -> None:
         """Apply the options of the command line; None keeps a setting."""
@@ -196,6 +198,10 @@ class Console:
         """Write one line to stdout."""
         self.write(text + "\n")
 
+    def prose(self, text: str) -> None:
+        """Write a line of words to stdout, on a terminal with line ends between words; those of `line` are for copying."""
+        self.line(wrapped(text, _width(out)) if (out := self.check_stdout()).isatty() else text)
+
     def path(self, path: "Path") -> None:
         """Write a path on a line of its own: in a pipe with the bytes that it has, so that the next program finds the file."""
         out = self.check_stdout()
@@ -214,27 +220,17 @@ class Console:
         self.line(json.dumps(value, ensure_ascii=False, indent=2))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write rows to stdout: a drawn table on a terminal, tab-separated lines in a pipe; a header where columns have names."""
+        """Write rows to stdout: drawn by tables.py on a terminal, tab-separated lines in a pipe; a header where columns have names."""
         out = self.check_stdout()
         header = [columns] if any(columns) else []
         if not out.isatty():
             for row in (*header, *rows):
                 self.line("\t".join(map(_shown, row)))
             return
-        from rich.table import Table
-        from rich.text import Text
+        from mixcli.system.tables import drawn
 
-        table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(header))
         terminal = self.rich(out)
-        cells = [[Text(_shown(cell)) for cell in row] for row in rows]
-        for number, column in enumerate(columns):
-            # a name is there to be copied: it stays in one line where it leaves half the width to the other columns
-            widest = max((row[number].cell_len for row in cells), default=0)
-            table.add_column(
-                column, overflow="fold", no_wrap=column == "MODEL" and 2 * widest <= terminal.width
-            )
-        for texts in cells:
-            table.add_row(*texts)
+        table = drawn(columns, [[_shown(cell) for cell in row] for row in rows], terminal.width)
         with _named(out):
             terminal.print(table)
 
@@ -316,7 +312,7 @@ class Console:
         """Ask a person on the terminal until a line is one of `answers`, in any case; `at_end` is the answer where the input ends."""
         while True:
             try:
-                sys.stderr.write(strip_controls(clean(question)))
+                sys.stderr.write(wrapped(strip_controls(clean(question)), _width(sys.stderr)))
                 sys.stderr.flush()
                 typed = sys.stdin.readline()
             except KeyboardInterrupt:
@@ -350,23 +346,26 @@ class Console:
         With the unit "bytes" it shows how many are done and how fast they come. One that `is_still` is drawn at updates only, since
         drawing it ten times a second takes the cores from what is measured.
         """
-        if self.quiet:
+        if self.quiet or self._has_bar:  # one is drawn at a time
             yield _Silent()
             return
         if not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             yield _Lines(self, title, unit)
             return
-        bar = _Drawn(self, title, unit, is_still=is_still)
+        bar, self._has_bar = _Drawn(self, title, unit, is_still=is_still), True
         try:
             yield bar
         finally:
             bar.close()
+            self._has_bar = False
 
     def _say(self, text: str, style: str) -> None:
         err = sys.stderr
         if err is None or err.closed:
             return
         text = cut_words(strip_controls(clean(text)))
+        if self.is_terminal(err):
+            text = wrapped(text, _width(err))
         try:
             err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
             err.flush()

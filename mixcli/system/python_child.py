@@ -99,16 +99,24 @@ def run(
     stdin: str = "",
     variables: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    in_all: bool = False,
 ) -> ChildResult:
     """Run a child to its end and return what it wrote; whatever it started ends with it, and it ends with this process.
 
-    It may run for `seconds`. With `on_line`, which gets each line of its output when it comes, it may be silent for so long.
+    It may run for `seconds`. With `on_line`, which gets each line of its output when it comes, it may be silent for so long, unless
+    they are meant `in_all`.
     """
     ours, others = os.pipe()
     try:
         line = command("-m", "mixcli.system.lifeline", str(ours), *arguments)
         return finished(
-            line, seconds=seconds, stdin=stdin, variables=variables, handles=(ours,), on_line=on_line
+            line,
+            seconds=seconds,
+            stdin=stdin,
+            variables=variables,
+            handles=(ours,),
+            on_line=on_line,
+            in_all=in_all,
         )
     finally:
         os.close(ours)
@@ -123,6 +131,7 @@ def finished(
     variables: Mapping[str, str] | None = None,
     handles: Sequence[int] = (),
     on_line: Callable[[str], None] | None = None,
+    in_all: bool = False,
 ) -> ChildResult:
     """Run any program to its end, with these descriptors of ours open in it; it may outlive this process."""
     process = subprocess.Popen(
@@ -135,7 +144,7 @@ def finished(
         pass_fds=handles,
     )
     try:
-        out, err, whole = _talk(process, stdin.encode(), seconds, on_line)
+        out, err, whole = _talk(process, stdin.encode(), seconds, on_line, renews=not in_all)
     finally:
         _end(process)
     return ChildResult(
@@ -147,11 +156,16 @@ def finished(
 
 
 def _talk(
-    process: "subprocess.Popen[bytes]", text: bytes, seconds: float, on_line: Callable[[str], None] | None
+    process: "subprocess.Popen[bytes]",
+    text: bytes,
+    seconds: float,
+    on_line: Callable[[str], None] | None,
+    *,
+    renews: bool,
 ) -> tuple[bytes, bytes, bool]:
     """Write and read until the child has ended; False when it did not do so in time, or wrote too much.
 
-    With `on_line` the output is what is not a whole line yet, and every line begins the time again.
+    With `on_line` the output is what is not a whole line yet, and every line begins the time again where that `renews` it.
     """
     deadline = time.monotonic() + seconds
     rest = memoryview(text)
@@ -176,7 +190,7 @@ def _talk(
                     if not _read(key.fd, found[key.fd]):
                         selector.unregister(key.fd)
                         waiting.discard(key.fd)
-                    if _handed_on(out, on_line):
+                    if _handed_on(out, on_line) and renews:
                         deadline = time.monotonic() + seconds
                 elif key.fd == into and not (rest := _written(into, rest)):
                     selector.unregister(into)
