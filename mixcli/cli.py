@@ -6,8 +6,8 @@ Only the chosen command's module is imported: `mixcli --help` needs click and no
 import errno
 import gc
 import importlib
-import math
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,9 +17,8 @@ import click
 from mixcli import __version__
 from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, MixcliError, UsageError
 from mixcli.system import signals
-from mixcli.system.console import console
+from mixcli.system.console import MIN_WIDTH, console
 from mixcli.system.environment import VARIABLES
-from mixcli.system.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -90,6 +89,8 @@ class CommandTable(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
+        from mixcli.commands.parameter_types import as_text
+
         as_text(command)
         return command
 
@@ -97,8 +98,9 @@ class CommandTable(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], COMMANDS, "`mixcli --help` lists the commands", "`mixcli {}`")
-            raise click.UsageError(f"no such command {clean(args[0])!r}; {hint}", ctx)
+            from mixcli.commands.usage_hints import no_such_command
+
+            raise UsageError(no_such_command(args[0], COMMANDS, "mixcli"))
         found = super().resolve_command(ctx, args)
         if ctx.meta.get(_FROM_SHELL):
             signals.listen()  # the command is imported: from here on Ctrl-C is an error like others
@@ -126,124 +128,6 @@ def cli() -> None:
     """
 
 
-def as_text(command: click.Command) -> None:
-    """Decode every text parameter of a command as valid text, whatever its bytes; paths keep their bytes."""
-    for parameter in command.params:
-        if type(parameter.type) is click.types.StringParamType:
-            parameter.type = TEXT
-        elif type(parameter.type) in _TYPES:
-            parameter.type = _TYPES[type(parameter.type)](parameter.type)
-    if isinstance(command, click.Group):
-        for one in command.commands.values():
-            as_text(one)
-
-
-class _Text(click.types.StringParamType):
-    """Text whose bytes that are not UTF-8 have become U+FFFD."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        text: str = super().convert(value, param, ctx)
-        if text.isascii() or clean(text) == text:
-            return text
-        from mixcli.system.stdin import said
-
-        return said(
-            text,
-            param.human_readable_name
-            if isinstance(param, click.Argument)
-            else max(param.opts, key=len)
-            if param
-            else "the command line",
-        )
-
-
-class _Whole(click.IntRange):
-    """A whole number that every program behind it can hold."""
-
-    def __init__(self, of: click.IntRange) -> None:
-        super().__init__(of.min, of.max, of.min_open, of.max_open, of.clamp)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        least, most = (
-            -MAX_WHOLE if self.min is None else self.min,
-            MAX_WHOLE if self.max is None else self.max,
-        )
-        try:
-            number = super().convert(_brief(value), param, ctx)
-        except click.BadParameter:
-            number = None
-        if number is None or not least <= number <= most:
-            self.fail(f"{_brief(str(value))!r} is not a whole number from {least:,} to {most:,}.", param, ctx)
-        return number
-
-
-class _Real(click.FloatRange):
-    """A number that is one: neither nan nor infinite."""
-
-    def __init__(self, of: click.FloatRange) -> None:
-        super().__init__(of.min, of.max, of.min_open, of.max_open, of.clamp)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            number = super().convert(_brief(value), param, ctx)
-        except click.BadParameter:
-            number = math.nan
-        if not math.isfinite(number):
-            self.fail(f"{_brief(str(value))!r} is not a number{self._limits()}.", param, ctx)
-        return number
-
-    def _limits(self) -> str:
-        """Return the range in words: " from 0 to 1", " above 0 and at most 1", " of at least 0.01"; empty for all numbers."""
-        least = "" if self.min is None else f" {'above' if self.min_open else 'from'} {self.min:g}"
-        if self.max is None:
-            return f" of at least {self.min:g}" if least and not self.min_open else least
-        if self.max_open or self.min_open:
-            most = f"{'below' if self.max_open else 'at most'} {self.max:g}"
-            return f"{least} and {most}" if least else f" {most}"
-        return f"{least} to {self.max:g}"
-
-
-class _Choice(click.Choice):  # type: ignore[type-arg, unused-ignore]
-    """One of some words, with the nearest one for a slip of the fingers."""
-
-    def __init__(self, of: Any) -> None:
-        super().__init__(of.choices, of.case_sensitive)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as error:
-            near = nearest(str(value), map(str, self.choices))
-            hint = f" Did you mean {near}?" if near else ""
-            self.fail(f"{error.message}{hint}", param, ctx)
-
-
-class _Path(click.Path):  # type: ignore[type-arg, unused-ignore]
-    """A path; one that must exist and does not is met with the nearest name."""
-
-    def __init__(self, of: Any) -> None:
-        super().__init__()
-        vars(self).update(vars(of))
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if self.exists and not (self.allow_dash and os.fspath(value) == "-") and not os.path.lexists(value):
-            self.fail(missing(value), param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def _brief(value: Any) -> Any:
-    """Return the typed value; cut off after 40 characters, which makes a very long number invalid."""
-    return f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value
-
-
-MAX_WHOLE = 2**32 - 1  # of tokens, seeds, threads
-_TYPES: dict[type, Callable[[Any], click.ParamType]] = {  # type: ignore[type-arg, unused-ignore]
-    click.IntRange: _Whole,
-    click.FloatRange: _Real,
-    click.Choice: _Choice,
-    click.Path: _Path,
-}
-TEXT = _Text()
 _FROM_SHELL = "mixcli.cli.from_shell"
 
 
@@ -254,7 +138,7 @@ def main() -> NoReturn:
     if "_MIXCLI_COMPLETE" in os.environ:
         cli.main(prog_name="mixcli")  # a shell asks for completions
     try:
-        with cli.make_context("mixcli", sys.argv[1:]) as context:
+        with cli.make_context("mixcli", sys.argv[1:], terminal_width=_narrow()) as context:
             context.meta[_FROM_SHELL] = True
             cli.invoke(context)
         if sys.stdout is not None:
@@ -265,6 +149,12 @@ def main() -> NoReturn:
     signals.let_go()
     _settle()
     sys.exit(code)
+
+
+def _narrow() -> int | None:
+    """Return the width of help where click, which draws for 50 columns at least, would be too wide; None elsewhere."""
+    columns = shutil.get_terminal_size().columns
+    return max(columns - 1, MIN_WIDTH) if columns < 52 else None
 
 
 def _speak_utf8() -> None:
@@ -313,11 +203,12 @@ def _written() -> int:
 
 
 def _usage(error: Any) -> int:
+    from mixcli.commands.usage_hints import sentence
+
     where = error.ctx.command_path if error.ctx else "mixcli"
     variable = _variable_of(error)
-    console.error(
-        f"{f'{variable}: {error.message}' if variable else error.format_message()} (see {where} --help)"
-    )
+    words = f"{variable}: {error.message.removesuffix('.')}" if variable else sentence(error, sys.argv[1:])
+    console.error(f"{words} (see {where} --help)")
     return UsageError.exit_code
 
 

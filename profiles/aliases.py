@@ -44,14 +44,20 @@ def is_apple(typed: str) -> bool:
 
 
 def like(typed: str, names: Iterable[str]) -> list[str]:
-    """Return the profiles that a typing error could mean: those with the same numbers, so never another card or size of memory."""
-    numbers = set(re.findall(r"\d+", typed))
+    """Return the profiles that a typing error could mean: those with the same numbers, so never another card or size of memory.
+
+    A number of three digits may lack its last one: no card has such a number.
+    """
+    numbers, core = set(re.findall(r"\d+", typed)), _core(typed)
     variant = _variant(typed)
     return [
         name
         for name in names
-        if numbers in (set(re.findall(r"\d+", name)), set(re.findall(r"\d+(?!\d|gb)", name)))
-        and (_variant(name) == variant or not numbers)
+        if (
+            numbers in (set(re.findall(r"\d+", name)), set(re.findall(r"\d+(?!\d|gb)", name)))
+            and (_variant(name) == variant or not numbers)
+        )
+        or (re.fullmatch(r"(\dx)?\d{3}", core) and _core(name)[:-1] == core)
     ]
 
 

@@ -1,5 +1,6 @@
 """Options of commands that send prompts: output format, endpoint, template variables."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -56,6 +57,16 @@ def many_forms_options(command: F) -> F:
         ),
     )
     return _forms(command, options)
+
+
+def note_model_name(text: str | None, model: str | None) -> None:
+    """Print how to chat with a model where its name is all that a person typed, as for Ollama; the name is sent as the text it is."""
+    if model or not text or not console.is_terminal(sys.stdin):
+        return
+    from mixcli.store.store import names
+
+    if (name := text.strip()) in names():
+        console.note(f"{name!r} is sent as the prompt; to chat with that model: mixcli chat -m {name}")
 
 
 def _threshold(said: str) -> tuple[str, float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.asking import endpoint_options
+from mixcli.commands.asking import endpoint_options, note_model_name
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.keep_alive import keep_alive_option
 from mixcli.commands.options import (
@@ -99,6 +99,7 @@ def command(
         if tools:
             chat.tools = _tools(tools, yes, stack)
         chat.greet()
+        note_model_name(message, model)
         ChatLoop(chat).run(message)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import click
-from click.core import ParameterSource
+from click.core import ParameterSource, augment_usage_errors
 
 from mixcli.errors import UsageError
 
@@ -124,6 +124,7 @@ RULES = (
     Rule(("experts",), ("--layer",), IGNORED, ("--json",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),
+    Rule(("default",), ("--json",), IGNORED, ("MODEL", "--clear")),
     Rule(("tune",), ("MODEL",), CLASH, ("--model",)),
     Rule(("top",), ("--interval",), IGNORED, ("--json",)),
     Rule(("stop",), ("MODEL",), CLASH, ("--all",)),
@@ -140,9 +141,14 @@ class CheckedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        with augment_usage_errors(ctx):
+            values, _, order = self.make_parser(ctx).parse_args(list(args))
         check_filled(ctx, values, order)
-        rest = super().parse_args(ctx, args)
+        ctx.allow_extra_args = True  # to be refused in our words
+        if rest := super().parse_args(ctx, args):
+            from mixcli.commands.usage_hints import unexpected
+
+            raise click.UsageError(unexpected(self.name or "", rest), ctx)
         check_once(order)
         group = ctx.parent if ctx.parent is not None and ctx.parent.parent is not None else None
         check(f"{group.info_name} {self.name}" if group else self.name or "", self.given(ctx))
@@ -157,6 +163,15 @@ class Group(click.Group):
     """A group whose commands are `Command`s."""
 
     command_class = CheckedCommand
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            from mixcli.commands.usage_hints import no_such_command
+
+            raise UsageError(no_such_command(args[0], self.commands, ctx.command_path))
+        return super().resolve_command(ctx, args)
 
 
 def given(ctx: click.Context) -> set[str]:

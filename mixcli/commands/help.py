@@ -4,9 +4,9 @@ import click
 
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common
+from mixcli.commands.usage_hints import no_such_command
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.text import clean, did_you_mean
 
 
 @click.command("help", cls=CheckedCommand)
@@ -20,7 +20,6 @@ def command(words: tuple[str, ...]) -> None:
         names = group.list_commands(context) if isinstance(group, click.Group) else []
         found = group.get_command(context, word) if isinstance(group, click.Group) and word in names else None
         if found is None:
-            hint = did_you_mean(word, names, f"`{context.command_path} --help` lists them")
-            raise UsageError(f"no such command {clean(word)!r}; {hint}")
+            raise UsageError(no_such_command(word, names, context.command_path))
         context = click.Context(found, info_name=word, parent=context)
     console.line(context.command.get_help(context))

@@ -13,7 +13,7 @@ from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.formatting import format_bytes
+from mixcli.system.formatting import counted, format_bytes
 
 if TYPE_CHECKING:
     from profiles.machine import Machine
@@ -57,9 +57,6 @@ def _description(name: str) -> str:
         return f"invalid: {error}"
 
 
-UNLISTED = ("gpus", "rates", "budget", "memory_setting")  # shown below, or words for a refusal
-
-
 @command.command("show")
 @click.argument("name")
 @json_option
@@ -74,9 +71,15 @@ def show(name: str, as_json: bool) -> None:
 
 def _rows(machine: "Machine") -> Iterator[tuple[str, str]]:
     """Yield what a machine is, for people: its facts, its GPUs, and the rates of its CPU."""
-    for key, value in vars(machine).items():
-        if key not in UNLISTED:
-            yield key, format_bytes(value) if key.startswith("bytes_") else _shown(value)
+    total = machine.bytes_free + machine.bytes_reserved
+    yield "memory", f"{format_bytes(machine.bytes_free)} free of {format_bytes(total)}"
+    yield "memory bandwidth", f"{machine.bandwidth:.0f} GB/s, {counted(machine.channels, 'channel')}"
+    yield "unified memory", "yes, the GPU's is host memory" if machine.unified else "no"
+    yield "cores", str(machine.n_cores)
+    yield "disk", f"{machine.disk:g} GB/s of small random reads"
+    yield "default context", f"{machine.n_ctx} tokens"
+    yield "KV cache types", ", ".join(machine.kv_types)
+    yield "micro-batch sizes", ", ".join(map(str, machine.ubatches))
     for gpu in machine.gpus:
         yield gpu.name, f"{gpu.description}, {format_bytes(gpu.bytes_free)} free, {gpu.bandwidth:.0f} GB/s"
     for one in machine.rates.types:
@@ -93,13 +96,6 @@ def _rates(product: "ProductRates") -> str:
     """Write the rates of one type of weights in one layout: one token at a time, and a prompt through experts and through one matrix."""
     experts, dense = product.experts[-1], product.dense[-1]
     return f"decode {product.decode:.3g} GB/s, prefill {experts:.3g} TFLOP/s (experts), {dense:.3g} (dense)"
-
-
-def _shown(value: object) -> str:
-    """Write a value of a machine for people: lists with commas, yes and no."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 @command.command("detect")

@@ -11,6 +11,7 @@ from mixcli.commands.asking import (
     endpoint_options,
     form_options,
     many_asker,
+    note_model_name,
     one_asker,
     variables_option,
 )
@@ -143,6 +144,7 @@ def command(
         answer_lines(question, files, load, how)
         return
     text = "\n\n".join(part for part in (piped_text(), *file_texts(files)) if part.strip())
+    note_model_name(prompt if not text else None, model)
     question = question_of(prompt, words, system, variables, has_text=bool(text))
     answer = answer_long if on_overflow == "map-reduce" else answer_once
     load_one = partial(one_asker, endpoint, model, load_options, keep_alive, speculate=speculate)

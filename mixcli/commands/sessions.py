@@ -6,17 +6,20 @@ import click
 
 from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
-from mixcli.errors import MixcliError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted, moment
 
 
 @click.group("sessions", cls=Group, invoke_without_command=True)
+@json_option
 @click.pass_context
-def command(context: click.Context) -> None:
+def command(context: click.Context, as_json: bool) -> None:
     """List, search, export, rename and remove conversations. Default: list."""
     if context.invoked_subcommand is None:
-        context.invoke(list_, as_json=False)
+        context.invoke(list_, as_json=as_json)
+    elif as_json:
+        raise UsageError(f"pass --json after {context.invoked_subcommand}")
 
 
 @command.command("list")

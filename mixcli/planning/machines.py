@@ -138,7 +138,8 @@ def profile_of(name: str) -> Profile:
         return profile
     except UnknownProfile as error:
         near = like(error.name, error.names)  # never another card or size of memory
-        hint = did_you_mean(error.name, near, f"profiles are {', '.join(error.names)}")
+        typed = near[0] if len(near) == 1 else error.name
+        hint = did_you_mean(typed, near, f"profiles are {', '.join(error.names)}")
         raise UsageError(f"profile {clean(error.name)!r} not found; {hint}") from None
 
 

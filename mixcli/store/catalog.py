@@ -58,10 +58,8 @@ def entry(name: str) -> CatalogEntry:
     """Return the entry of a name; UsageError with the nearest name when there is none."""
     known = catalog()
     if name not in known:
-        hint = did_you_mean(name, known, f"known names: {', '.join(known)}.")
-        raise UsageError(
-            f"model {name!r} not found; {hint} Use org/repo for a repository, or a path for a folder or file."
-        )
+        otherwise = "`mixcli search` lists the known names; use org/repo for a repository, or a path for a folder or file"
+        raise UsageError(f"model {name!r} not found; {did_you_mean(name, known, otherwise)}")
     return known[name]
 
 

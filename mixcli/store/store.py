@@ -237,7 +237,7 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
         )
     known = [*labels, *(_name_of(model) for model in have), *catalog()]
     near = nearest(str(reference), known) or nearest(reference.name, known)
-    hint = f"did you mean {near}?" if near else "`mixcli list` shows installed models."
+    hint = f"did you mean {near}?" if near else "`mixcli list` shows installed models"
     return UsageError(f"model {shown(str(reference))} not found; {hint}")
 
 

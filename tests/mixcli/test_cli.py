@@ -1,5 +1,6 @@
 """Exit codes, streams and sentences of the command line, as processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.cli import COMMANDS
+from mixcli.commands.asking import note_model_name
+from mixcli.commands.usage_hints import COMMANDS_ELSEWHERE, OPTIONS_ELSEWHERE, STEPS_ELSEWHERE
+from mixcli.system.console import console
 from tests.conftest import Runner
 
 
@@ -22,7 +27,7 @@ def test_help_is_the_help_of_a_command(mixcli: Runner) -> None:
         assert mixcli("help", *words).stdout == mixcli(*words, "--help").stdout
     wrong = mixcli("help", "profiles", "nwe")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "no such command 'nwe'; did you mean new?" in wrong.stderr
+    assert "no such command 'nwe'; did you mean `mixcli profiles new`?" in wrong.stderr
     assert "no such command 'pull'" in mixcli("help", "run", "pull").stderr
 
 
@@ -30,6 +35,67 @@ def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
     done = mixcli("lits")
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean `mixcli list`?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["ls"], "no such command 'ls'; did you mean `mixcli list`?"),
+        (["push", "x"], "no such command 'push'; `mixcli --help` lists the commands"),
+        (["version"], "did you mean `mixcli --version`?"),
+        (["sessions", "lsit"], "no such command 'lsit'; did you mean `mixcli sessions list`?"),
+        (["run", "hi", "--temp", "1"], "no such option --temp; did you mean --temperature? (see mixcli run --help)"),
+        (["run", "hi", "-n", "9"], "no such option -n; did you mean --max-tokens? (see"),
+        (["run", "hi", "-ngl", "9"], "no such option -ngl; mixcli places layers and experts itself"),
+        (["run", "--prompt", "hi"], "no such option --prompt; pass the prompt without an option"),
+        (["run", "hi", "--max_tokens", "9"], "did you mean --max-tokens?"),
+        (["run", "demo", "hi"], "unexpected argument 'hi'; pass the model with -m, and the prompt in quotes (see mixcli run --help)"),
+        (["list", ""], "unexpected empty argument; check that the shell variable is set (see mixcli list --help)"),
+        (["run", "--top-p"], "--top-p needs a value (see mixcli run --help)"),
+        (["run", "--top-p", "7", "hi"], "invalid value for --top-p: '7'; use 0 to 1 (see mixcli run --help)"),
+        (["run", "--on-overflow", "erorr", "hi"], "'map-reduce'; did you mean error? (see"),
+        (["compare"], "missing argument MODEL[:QUANT,QUANT…]... (see mixcli compare --help)"),
+    ],
+)  # fmt: skip
+def test_an_invalid_command_line_is_one_sentence_for_those_who_know_other_programs(
+    mixcli: Runner, args: list[str], words: str
+) -> None:
+    done = mixcli(*args)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert words in done.stderr
+
+
+def test_the_names_of_other_programs_are_no_names_of_ours() -> None:
+    assert COMMANDS.keys().isdisjoint(COMMANDS_ELSEWHERE)
+    assert {name.split()[0] for name in COMMANDS_ELSEWHERE.values()} <= {*COMMANDS, "--version"}
+    assert OPTIONS_ELSEWHERE.keys().isdisjoint(STEPS_ELSEWHERE)
+
+
+def test_a_models_name_alone_is_answered_with_the_way_to_chat(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `ollama run NAME` begins a chat."""
+    monkeypatch.setattr("mixcli.store.store.names", lambda: {"demo", "demo:Q4_K_M"})
+    monkeypatch.setattr(console, "is_terminal", lambda stream: stream is not None)
+    note_model_name("demo", None)
+    assert (
+        capsys.readouterr().err
+        == "'demo' is sent as the prompt; to chat with that model: mixcli chat -m demo\n"
+    )
+    for text, model in (("demo", "other"), ("Hello", None), (None, None)):
+        note_model_name(text, model)
+    assert capsys.readouterr().err == ""
+
+
+def test_help_fits_a_narrow_terminal(mixcli: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert max(map(len, mixcli("--help").stdout.splitlines())) <= 40
+
+
+def test_lists_without_a_table_have_json_too(mixcli: Runner) -> None:
+    assert json.loads(mixcli("sessions", "--json").stdout) == []
+    assert "pass --json after list" in mixcli("sessions", "--json", "list").stderr
+    assert json.loads(mixcli("default", "--json").stdout) == {"model": None}
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,15 @@ def test_no_name_stands_for_another_machine(typed: str) -> None:
         load_profile(typed)
 
 
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [("409", ["rtx-4090"]), ("rtx-309", ["rtx-3090"]), ("2x409", ["2x4090"]), ("408", []), ("40", [])],
+)
+def test_a_number_may_lack_its_last_digit(typed: str, near: list[str]) -> None:
+    assert alias(typed, profile_names()) is None
+    assert like(typed, profile_names()) == near
+
+
 def test_a_profile_of_ones_own_wins_over_an_alias(tmp_path: Path) -> None:
     (tmp_path / "rtx-3090.toml").write_text('extends = "rtx-3090"\n[host]\nram_gib = 128\n')
     assert load_profile("3090", tmp_path).host.ram_gib == 128

@@ -84,12 +84,27 @@ TABLE: dict[str, SlashCommand] = {
 }  # fmt: skip
 
 
+# the commands of Ollama's and llama.cpp's chats, and ours
+ELSEWHERE = {
+    **dict.fromkeys(("/bye", "/exit", "/q"), "/quit"),
+    **dict.fromkeys(("/?", "/h"), "/help"),
+    **dict.fromkeys(("/load", "/show", "/models"), "/model"),
+    **dict.fromkeys(("/new", "/reset"), "/clear"),
+    "/save": "/export",
+    "/regen": "/retry",
+    "/read": "/file",
+}
+
+
 def run(chat: ChatSession, line: str) -> None:
     """Run the command named by the first word, or suggest the nearest name. Raises what the command raises."""
     word, _, rest = line.partition(" ")
     word = word.strip()
     if word in TABLE:
         TABLE[word].act(chat, rest.strip())
+        return
+    if meant := ELSEWHERE.get(word):
+        console.warn(f"no such command {word}; did you mean {meant}?")
         return
     console.warn(f"no such command {word}; {did_you_mean(word, TABLE, '/help lists them')}")
 

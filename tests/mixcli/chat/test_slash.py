@@ -9,7 +9,7 @@ import pytest
 
 from mixcli.chat import clipboard
 from mixcli.chat.commands.model import spread
-from mixcli.chat.commands.table import TABLE
+from mixcli.chat.commands.table import ELSEWHERE, TABLE
 from mixcli.chat.editor import draft_text
 from mixcli.chat.files import attach, with_files
 from mixcli.errors import UsageError
@@ -28,6 +28,10 @@ def test_every_command_of_the_table_is_known_to_help(stage: Stage) -> None:
         assert name in chat.text
     chat.enter("/qiut")
     chat.wait_for("did you mean /quit")
+    chat.enter("/regen")
+    chat.wait_for("no such command /regen; did you mean /retry?")
+    assert TABLE.keys().isdisjoint(ELSEWHERE)
+    assert set(ELSEWHERE.values()) <= TABLE.keys()
     chat.enter("/quit")
     assert chat.wait_for_end() == 0
 
@@ -157,6 +161,19 @@ def test_retry_undo_edit_and_branches(stage: Stage) -> None:
     chat.wait_for("saved to")
     data = json.loads((stage.home / "out.json").read_text("utf-8"))
     assert [one["content"] for one in data["messages"]] == ["Ask", "second"]
+    chat.enter("/undo")
+    chat.wait_for_prompt(10)
+    chat.enter("/export")
+    chat.wait_for("this branch is empty; /branch goes to another one")
+
+
+def test_a_branch_without_an_answer_is_listed_by_its_question(stage: Stage) -> None:
+    chat = stage.chat(stage.host([""], ["ok"]))
+    chat.enter("Ask")
+    chat.wait_for_prompt(2)
+    chat.enter("/branch")
+    chat.wait_for_prompt(3)
+    assert re.search(r"\*  1 +\d messages?  Ask$", chat.text, re.MULTILINE)
 
 
 def test_ctrl_g_opens_the_editor_with_what_is_typed(stage: Stage) -> None:

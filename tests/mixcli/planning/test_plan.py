@@ -204,6 +204,8 @@ def test_profiles_are_listed_shown_and_written(mixcli: Runner, home: Path) -> No
     assert detected.returncode == 0, detected.stderr
     assert json.loads(mixcli("profiles", "show", "here", "--json").stdout)["bandwidth"] > 0.5
     assert mixcli("profiles", "show", "nowhere").returncode == 2
+    assert "did you mean rtx-4090?" in mixcli("profiles", "show", "409").stderr
+    assert "budget" not in mixcli("profiles", "show", "2x3090").stdout
 
 
 def test_flags_are_llama_cpps_own() -> None:
