@@ -183,10 +183,9 @@ def _basis(shape: ModelShape, machine: Machine) -> tuple[str, bool]:
         return f"from the profile's rates{others}", not others and not machine.gpus
     if machine.gpus:
         return Estimate.basis, False
-    if None in origins:
-        return "partly from this CPU's measured rates", False
     busy = ", measured while other programs ran" if "busy" in origins else ""
-    return f"from this CPU's {'' if busy else 'measured '}rates{busy}", True
+    some = "partly " if None in origins else ""
+    return f"{some}from this CPU's {'' if busy else 'measured '}rates{busy}", not some
 
 
 def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpose: Purpose) -> Rates:

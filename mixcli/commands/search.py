@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from profiles.quant_choice import FileChoice
     from profiles.request import Rule
 
+# what a rate is marked with, and the note on all that have the mark
+TYPICAL, BUSY = "typical", "busy machine"
+NOTES = {
+    TYPICAL: "some of these rates are typical, not measured on this CPU; `mixcli plan MODEL` measures them",
+    BUSY: "some of these rates are too low, because other programs ran when this CPU was measured; `mixcli doctor` measures it again",
+}
+
 
 @click.command("search", cls=CheckedCommand)
 @click.argument("words", nargs=-1)
@@ -50,36 +57,37 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     machine = target.machine_for(())
     is_here = load_options.profile in (None, "auto")
     place = "THIS MACHINE" if is_here else load_options.profile
-    usual = [is_here and _has_usual_rates(one, machine) for one in planned]
+    marks = [_mark(one, machine) if is_here else "" for one in planned]
     data = [
         {
             **asdict(entry),
             "license_words": entry.license_words,
             "fits": one.chosen.type if one.chosen else _made_here(entry),
             "here": entry.name in have,
-            "usual_rates": is_usual,
+            "usual_rates": mark == TYPICAL,
+            "busy_rates": mark == BUSY,
             "choice": [asdict(row) for row in rows_of(one, one.chosen.type if one.chosen else None)],
         }
-        for entry, one, is_usual in zip(found, planned, usual, strict=True)
+        for entry, one, mark in zip(found, planned, marks, strict=True)
     ]
     console.result(
         data,
-        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "FORMAT", "LICENSE", f"SUITS {place}", ""),
+        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "FORMAT", "LICENSE", f"SUITS {place}"),
         [
             (
                 *_facts(entry),
-                _suits(entry, one) + (" (typical)" if is_usual else ""),
-                "here" if entry.name in have else "",
+                _suits(entry, one)
+                + (f" ({mark})" if mark else "")
+                + (", installed" if entry.name in have else ""),
             )
-            for entry, one, is_usual in zip(found, planned, usual, strict=True)
+            for entry, one, mark in zip(found, planned, marks, strict=True)
         ],
         as_json=as_json,
         empty=f"no catalog model matches {' '.join(words)}; any org/repo on the Hub can be pulled too",
     )
-    if any(usual) and not as_json:
-        console.note(
-            "some of these rates are typical, not measured on this CPU; `mixcli plan MODEL` measures them"
-        )
+    if not as_json:
+        for note in (NOTES[mark] for mark in NOTES if mark in marks):
+            console.note(note)
 
 
 def _facts(entry: "CatalogEntry") -> tuple[str, ...]:
@@ -104,12 +112,13 @@ def _kind(entry: "CatalogEntry") -> str:
     return "reasoning" if entry.reasoning else entry.kind
 
 
-def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:
-    """Return whether the rates that are shown are not this processor's, where it computes with the type that is chosen."""
+def _mark(planned: "FileChoice", machine: "Machine") -> str:
+    """Return how the rates that are shown were not measured on this processor, where it computes with the type that is chosen."""
     row = planned.chosen
     if row is None or row.plan is None or row.is_on_gpus:
-        return False
-    return None in machine.rates.origins(row.shape.types)
+        return ""
+    origins = machine.rates.origins(row.shape.types)
+    return TYPICAL if None in origins else BUSY if "busy" in origins else ""
 
 
 def _suits(entry: "CatalogEntry", planned: "FileChoice") -> str:

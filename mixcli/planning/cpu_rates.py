@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from mixcli.errors import MixcliError
 from mixcli.system import json_cache, paths, python_child
+from mixcli.system.console import console
 from mixcli.system.hardware import library_identity, physical_cores
 from mixcli.system.locks import exclusive
 from mixcli.system.measurements import ProductLine, ProductOrder
@@ -81,9 +82,9 @@ def _announce(missing: list[str], say: Report) -> None:
     known = _known()
     again = [name for name in missing if _tries(known.get(name, {}))]
     if first := [name for name in missing if name not in again]:
-        say(f"measuring this CPU once, for {', '.join(first)}")
+        say(f"measuring this CPU once, for its plans, some seconds for each weight type: {', '.join(first)}")
     if again:
-        say(f"measuring this CPU again, because other programs ran the last time, for {', '.join(again)}")
+        say(f"measuring this CPU again, because other programs ran the last time: {', '.join(again)}")
 
 
 @contextmanager
@@ -128,8 +129,23 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
 def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     """Measure in a child and remember what it wrote, however it ended; returns all that is known then, also where nothing can be written."""
     order = ProductOrder(tuple(types), physical_cores(), ROWS, BYTES)
-    done = python_child.run("-m", "mixcli.llama.kernel_rates", seconds=seconds, stdin=order.to_json())
-    measured = _lines(done.out)
+    written: list[str] = []
+    with console.progress("measuring this CPU", is_still=True) as bar:
+
+        def on_line(line: str) -> None:
+            written.append(line)
+            bar.update(len(written), 2 * len(types))  # two layouts of each
+
+        bar.update(0, 2 * len(types))
+        done = python_child.run(
+            "-m",
+            "mixcli.llama.kernel_rates",
+            seconds=seconds,
+            stdin=order.to_json(),
+            on_line=on_line,
+            in_all=True,
+        )
+    measured = _lines(written)
     reason = "" if done.succeeded else _reason(done)
     before = _known()
     entries: dict[str, dict[str, Any]] = {}
@@ -193,10 +209,10 @@ def _reason(done: python_child.ChildResult) -> str:
     return f"killed by signal {-done.code}" if done.code < 0 else done.last_words
 
 
-def _lines(text: str) -> dict[tuple[str, bool], ProductLine]:
+def _lines(lines: Iterable[str]) -> dict[tuple[str, bool], ProductLine]:
     """Read the lines that a child wrote whole, by type and whether it is the second layout of it."""
     found: dict[tuple[str, bool], ProductLine] = {}
-    for line in text.splitlines():
+    for line in lines:
         with suppress(ValueError, TypeError):  # a line that was cut
             one = ProductLine.from_json(line)
             found[one.type, one.second] = one

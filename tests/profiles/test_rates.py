@@ -85,7 +85,7 @@ def test_the_range_is_narrower_where_the_processor_was_measured() -> None:
         machine(*(replace(one, origin=origin) for one in measured.rates.types))
         for origin in ("typical", "busy", "profile")
     )
-    part = machine(TypeRates("Q4_K", PLAIN))
+    part, busy_part = machine(TypeRates("Q4_K", PLAIN)), machine(TypeRates("Q4_K", PLAIN, origin="busy"))
     both = replace(own, rates=HostRates(own.rates.types[:1]).over(typical.rates))
     for here, is_narrow, basis in (
         (measured, True, "from this CPU's measured rates"),
@@ -94,6 +94,7 @@ def test_the_range_is_narrower_where_the_processor_was_measured() -> None:
         (typical, False, "from typical rates of such a CPU"),
         (both, False, "from the profile's rates and typical ones"),
         (part, False, "partly from this CPU's measured rates"),
+        (busy_part, False, "partly from this CPU's rates, measured while other programs ran"),
         (machine(), False, "not measured"),
     ):
         found = plan(MIXTURE, here, PlanRequest(n_ctx=512)).estimate

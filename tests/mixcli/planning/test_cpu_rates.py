@@ -4,14 +4,16 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from mixcli.planning import cpu_rates, doctor
 from mixcli.planning.machines import detected_profile, machine_of
 from mixcli.system import json_cache, python_child
+from mixcli.system.console import console
 from mixcli.system.hardware import physical_cores
 from mixcli.system.measurements import ProductLine
 from profiles.machine import Gpu, Machine
@@ -37,7 +39,9 @@ def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> N
     assert cpu_rates.known_rates() == HostRates()
     said: list[str] = []
     rates = cpu_rates.host_rates(("Q4_K", "F32"), said.append)
-    assert said == ["measuring this CPU once, for Q4_K, attention"]
+    assert said == [
+        "measuring this CPU once, for its plans, some seconds for each weight type: Q4_K, attention"
+    ]
     (one,) = rates.types
     assert one.type == "Q4_K"
     assert one.plain.decode > 0.05
@@ -89,9 +93,9 @@ def test_kernels_that_die_leave_what_was_measured_before(
     code = f"import os; print({json.dumps(line)!r}, flush=True); print('{{', flush=True); os.abort()"
     starts: list[str] = []
 
-    def run(*_: str, seconds: float, stdin: str) -> python_child.ChildResult:
-        starts.append(stdin)
-        return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
+    def run(*_: str, **how: Any) -> python_child.ChildResult:
+        starts.append(how["stdin"])
+        return python_child.finished(python_child.command("-c", code), **how)
 
     monkeypatch.setattr(cpu_rates.python_child, "run", run)
     said: list[str] = []
@@ -119,11 +123,11 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     lines += [{**attention, "second": second} for second in (False, True)]
     starts: list[list[str]] = []
 
-    def run(*_: str, seconds: float, stdin: str) -> python_child.ChildResult:
-        starts.append(json.loads(stdin)["types"])
+    def run(*_: str, **how: Any) -> python_child.ChildResult:
+        starts.append(json.loads(how["stdin"])["types"])
         rates_.update({"decode": decodes[len(starts) - 1]})
         code = "\n".join(f"print({json.dumps(line)!r})" for line in lines)
-        return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
+        return python_child.finished(python_child.command("-c", code), **how)
 
     monkeypatch.setattr(cpu_rates.python_child, "run", run)
     monkeypatch.setattr(cpu_rates, "MAX_TRIES", 3)
@@ -143,8 +147,12 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
         assert cpu_rates.host_rates(("Q4_K",)).of("Q4_K", repacked=False) == one.plain, "not so soon"
         assert starts == [both] * n_starts
         clock[0] += cpu_rates.REST
-    again = "measuring this CPU again, because other programs ran the last time, for Q4_K, attention"
-    assert said == ["measuring this CPU once, for Q4_K, attention", again, again]
+    again = "measuring this CPU again, because other programs ran the last time: Q4_K, attention"
+    assert said == [
+        "measuring this CPU once, for its plans, some seconds for each weight type: Q4_K, attention",
+        again,
+        again,
+    ]
     for line in lines:
         line["busy"] = False
     (one,) = cpu_rates.host_rates(("Q4_K",), again=True).types
@@ -152,6 +160,18 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     starts.clear()
     cpu_rates.host_rates(("Q4_K",))
     assert starts == []
+
+
+def test_each_line_of_a_child_is_progress(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Steps:
+        seen: ClassVar[list[tuple[float, float]]] = []
+
+        def update(self, done: float, total: float, stage: str = "") -> None:
+            self.seen.append((done, total))
+
+    monkeypatch.setattr(console, "progress", lambda *_, **__: nullcontext(Steps()))
+    cpu_rates.host_rates(("Q4_0",))
+    assert Steps.seen == [(done, 4) for done in range(5)]  # Q4_0 and attention in two layouts each
 
 
 def test_a_second_measurement_that_fails_leaves_the_first(
@@ -195,9 +215,9 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
     measured: list[str] = []
     run = python_child.run
 
-    def counted(*words: str, seconds: float, stdin: str) -> python_child.ChildResult:
-        measured.append(stdin)
-        return run(*words, seconds=seconds, stdin=stdin)
+    def counted(*words: str, **how: Any) -> python_child.ChildResult:
+        measured.append(how["stdin"])
+        return run(*words, **how)
 
     monkeypatch.setattr(cpu_rates.python_child, "run", counted)
     if is_file:
@@ -210,7 +230,10 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
     assert [one.type for one in rates.types] == ["Q4_0"]
     assert cpu_rates.known_rates() == cpu_rates.host_rates(("Q4_0",), said.append) == rates
     assert len(measured) == 1
-    assert said[0] == "measuring this CPU once, for Q4_0, attention"
+    assert (
+        said[0]
+        == "measuring this CPU once, for its plans, some seconds for each weight type: Q4_0, attention"
+    )
     (sentence,) = said[1:]
     assert f"{measuring / 'cache/rates.json'} cannot be written; set MIXCLI_HOME to" in sentence
     if is_file:
@@ -280,7 +303,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
         f"{own}[host.rates.attention]\nplain = [0.0002, 1]\nflash = [1, 1]\n"
     )
     shown = mixcli("profiles", "show", "mine").stdout.splitlines()
-    assert {"unified\tno", "kv_types\tf16", "ubatches\t512, 1024, 2048", "workers\tnone"} <= set(shown)
+    assert {"unified memory\tno", "KV cache types\tf16", "micro-batch sizes\t512, 1024, 2048"} <= set(shown)
     assert "plain 0.0002 and 1 TFLOP/s" in shown[-1]
     assert "prefill 0.001 TFLOP/s" in shown[-2]
     search = ("search", "mistral-base")  # small enough for any machine
@@ -294,7 +317,9 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
         "Q5_1": {},
     }
     json_cache.update("rates", lambda known: known.update({cpu_rates._key(): table}))
-    assert "usual" not in mixcli(*search).stdout
+    assert "tok/s (busy machine)" in mixcli(*search).stdout
+    assert "`mixcli doctor` measures it again" in mixcli(*search).stderr
+    assert json.loads(mixcli(*search, "--json").stdout)[0]["busy_rates"]
     found = {one.what: one for one in doctor._processor()}
     assert (found["processor"].state, found["processor Q6_K"].words) == (
         "warn",
