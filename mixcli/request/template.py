@@ -67,6 +67,9 @@ class Template(NamedTuple):
         return sum(map(len, self.texts))
 
 
+_TEXT_PLACE = "{{ text }}"  # which a prompt without a place ends with: the record's text
+
+
 def as_text(value: Any) -> str:
     """Return a JSON value as it goes into a prompt: a text as it is, null as nothing, all else as JSON."""
     if isinstance(value, str):
@@ -79,7 +82,8 @@ def no_value(name: str, values: Mapping[str, Any]) -> str:
     there = sorted(values)
     more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
     listed = ", ".join(there[:SHOWN]) or "none"
-    return f"{name} has no value; fields are {listed}{more}{nearest(name, values)}"
+    step = "; pass --column NAME, or write {{ NAME }} in the prompt" if name == _TEXT_PLACE else ""
+    return f"{name} has no value; fields are {listed}{more}{nearest(name, values) or step}"
 
 
 def nearest(name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:

@@ -1,5 +1,7 @@
 """Slash commands that move between branches of a conversation, and between conversations."""
 
+import sys
+
 from mixcli.chat.answering import answer, say
 from mixcli.chat.editor import edited
 from mixcli.chat.session import ChatSession
@@ -51,8 +53,10 @@ def branch(chat: ChatSession, rest: str) -> None:
     here = chat.conversation.messages[-1].id if chat.conversation.messages else None
     for number, messages in enumerate(chat.conversation.branches(), 1):
         mark = "*" if messages[-1].id == here else " "
-        last = " / ".join(beginning(one.content, SHOWN // 2) for one in messages[-2:])
-        console.note(f"{mark}{number:>3}  {counted(len(messages), 'message'):>12}  {last}")
+        head = f"{mark}{number:>3}  {counted(len(messages), 'message'):>12}  "
+        room = min(SHOWN, console.width(sys.stderr) - len(head) - len(" / ")) // 2
+        last = " / ".join(filter(None, (beginning(one.content, max(room, 1)) for one in messages[-2:])))
+        console.note(head + last)
 
 
 def sessions(chat: ChatSession, rest: str) -> None:

@@ -49,8 +49,10 @@ def set_(chat: ChatSession, rest: str) -> None:
 def export(chat: ChatSession, rest: str) -> None:
     """Export the conversation to a file; the format is the given one, or that of the file's suffix."""
     session = chat.conversation.session
-    if session is None:
-        raise UsageError("the conversation is empty; send a message first")
+    if session is None or not chat.conversation.messages:
+        others = len(chat.conversation.branches())
+        step = "/branch goes to another one" if others else "send a message first"
+        raise UsageError(f"{'this branch' if others else 'the conversation'} is empty; {step}")
     word, _, path_text = rest.partition(" ")
     if word not in FORMATS:
         word, path_text = "", rest
@@ -131,4 +133,4 @@ def statistics(chat: ChatSession, _rest: str) -> None:
             raise UsageError("the last answer was stopped before its first token, so it has no statistics")
         raise UsageError("the last answer has no statistics; send a message first")
     for name, value in chat.stats.rows(chat.model.n_ctx, chat.model.estimated_decode()):
-        console.note(f"{name:<20} {value}")
+        console.note(notes.row(f"{name:<20} ", value))

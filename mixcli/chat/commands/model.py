@@ -84,8 +84,11 @@ def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[
             f"{n_expert - MAX_DRAWN} others {100 * others / every:.1f} % together, {total.count(0)} experts never used"
         )
     for number, layer in enumerate(layers):
-        best = sorted(range(n_expert), key=lambda i: -layer[i])[:TOP]
-        if here := sum(layer):
+        here = sum(layer)
+        best = [
+            i for i in sorted(range(n_expert), key=lambda i: -layer[i])[:TOP] if 200 * layer[i] >= here
+        ]  # not 0 %
+        if here:
             rows.append(
                 f"layer {number:<3} " + ", ".join(f"{i}: {100 * layer[i] / here:.0f} %" for i in best)
             )

@@ -59,7 +59,7 @@ class TurnStats:
         ]  # fmt: skip
         if estimated_decode:
             rows.append(
-                ("roofline", f"{_share(self.decode_rate, estimated_decode)} of the estimated {estimated_decode:.1f} tok/s")
+                ("estimate", f"{_share(self.decode_rate, estimated_decode)} of the plan's {estimated_decode:.1f} tok/s")
             )  # fmt: skip
         if self.n_draft:
             rows.append(("drafts", f"{self.n_draft_accepted} of {self.n_draft} draft tokens accepted"))

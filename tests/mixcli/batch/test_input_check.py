@@ -144,7 +144,12 @@ def test_places_find_their_fields(batch: Batch, raw: str, prompt: str, asked: st
             {},
             "is ambiguous: text (record 1) and txt (record 2)",
         ),
-        ('{"id": 7}\n', "in.jsonl", {}, "{{ text }} has no value; fields are id"),
+        (
+            '{"id": 7}\n',
+            "in.jsonl",
+            {},
+            "{{ text }} has no value; fields are id; pass --column NAME, or write {{ NAME }} in the prompt",
+        ),
         ("I love this.\nNot this.\n", "in.csv", {}, "looks like a record, not a header"),
         ("5\n6\n", "in.csv", {}, "looks like a record, not a header"),
         ("good\nbad\ngood\n", "in.csv", {}, "looks like a record, not a header"),

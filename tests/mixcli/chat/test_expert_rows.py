@@ -7,7 +7,7 @@ def test_few_experts_are_all_drawn_in_order() -> None:
     rows = spread([(3, 1, 0, 0), (0, 2, 2, 0)], 4, 1)
     assert rows[0] == "1 of 4 experts per token; uniform use would be 25.0 % each"
     assert [row.split()[1] for row in rows[1:5]] == ["0", "1", "2", "3"]
-    assert rows[5:] == ["layer 0   0: 75 %, 1: 25 %, 2: 0 %", "layer 1   1: 50 %, 2: 50 %, 0: 0 %"]
+    assert rows[5:] == ["layer 0   0: 75 %, 1: 25 %", "layer 1   1: 50 %, 2: 50 %"]
 
 
 def test_of_many_experts_only_the_most_used_and_dense_layers_not_at_all() -> None:
@@ -20,6 +20,10 @@ def test_of_many_experts_only_the_most_used_and_dense_layers_not_at_all() -> Non
         f"112 others {100 * left:.1f} % together, 100 experts never used",
         "layer 1   127: 4 %, 126: 4 %, 125: 4 %",
     ]
+
+
+def test_an_expert_below_half_a_percent_is_no_favorite() -> None:
+    assert spread([(996, 4, 0)], 3, 1)[-1] == "layer 0   0: 100 %"
 
 
 def test_nothing_routed_yet_is_drawn_as_nothing() -> None:

@@ -35,6 +35,10 @@ def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
         assert "would lose more quality" in refused.stderr
         assert mixcli(*again, "--allow-requantize").returncode == 0
+    assert mixcli("import", str(big), "--name", "big").returncode == 0
+    by_name = mixcli("quantize", "big", "Q8_0", "--dry-run")
+    assert (by_name.returncode, "working memory" in by_name.stdout) == (0, True), by_name.stderr
+    assert "did you mean big?" in mixcli("quantize", "bgi", "Q8_0", "--dry-run").stderr
 
 
 @pytest.mark.slow
