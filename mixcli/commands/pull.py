@@ -202,6 +202,7 @@ def _report(stored: "StoredModel", fresh: bool, *, as_json: bool) -> None:
         files = [str(path) for path in stored.parts]
         console.data({"model": stored.label, "path": str(stored.path), "fresh": fresh, "files": files})
     _describe(stored, fresh)
+    console.note(f"try it: mixcli chat -m {stored.label}")
 
 
 def _describe(stored: "StoredModel", fresh: bool) -> None:

@@ -118,7 +118,7 @@ def _mark(planned: "FileChoice", machine: "Machine") -> str:
     if row is None or row.plan is None or row.is_on_gpus:
         return ""
     origins = machine.rates.origins(row.shape.types)
-    return TYPICAL if None in origins else BUSY if "busy" in origins else ""
+    return BUSY if "busy" in origins else TYPICAL if None in origins else ""
 
 
 def _suits(entry: "CatalogEntry", planned: "FileChoice") -> str:

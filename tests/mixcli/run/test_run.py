@@ -166,6 +166,7 @@ def test_a_pull_of_what_is_there_is_quick_and_says_so(mixcli: Runner, with_demo:
     done = mixcli("pull", "demo")
     assert done.returncode == 0
     assert "already installed" in done.stderr
+    assert "try it: mixcli chat -m demo:Q4_K_M" in done.stderr
     assert "not by Mistral AI" in done.stderr
     assert "Apache-2.0" in done.stderr
 
