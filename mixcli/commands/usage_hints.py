@@ -63,7 +63,7 @@ OPTIONS_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("-md", "--model-draft", "--draft-model"), ("--draft",)),
     **dict.fromkeys(("--repetition-penalty",), ("--repeat-penalty",)),
     **dict.fromkeys(("--log-disable",), ("--quiet",)),
-    **dict.fromkeys(("--outtype", "--type"), ("--quant",)),
+    **dict.fromkeys(("--outtype", "--type", "--q-bits"), ("--quant", "--output-type")),
     **dict.fromkeys(("--token",), ("--api-key-env",)),
 }
 
@@ -77,6 +77,7 @@ STEPS_ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("-np", "--parallel", "-cb"), "requests are always batched, and need no option"),
     **dict.fromkeys(("-i", "-cnv", "--interactive", "--conversation"), "use `mixcli chat`"),
     **dict.fromkeys(("-hf", "-hfr", "--hf-repo"), "use `mixcli pull ORG/REPO`"),
+    **dict.fromkeys(("--hf-path",), "pass the folder without an option, or use `mixcli pull ORG/REPO`"),
     **dict.fromkeys(("--revision",), "write ORG/REPO@REVISION"),
     **dict.fromkeys(("-p", "--prompt"), 'pass the prompt without an option: mixcli run "PROMPT"'),
 }  # fmt: skip

@@ -95,7 +95,7 @@ def question_of(
         pieces.insert(len(pieces) if many else 0, Template(("", ""), (PIPED,)))
     if not pieces:
         raise UsageError(
-            "no prompt and no piped text; pass a prompt (mixcli run 'Why is the sky blue?') or pipe in some text"
+            "no prompt and no piped text; pass a prompt (mixcli run 'Why is the sky blue?'), pipe in some text, or use `mixcli chat`"
         )
     return PromptSpec(_joined(pieces), prompt or "", system or "", dict(variables))
 

@@ -1,9 +1,10 @@
-"""Tables for a terminal: columns as wide as their words, or one block for each row where the terminal is too narrow."""
+"""Tables for a terminal: columns as wide as their words, or a block for each row where the terminal is too narrow."""
 
 import re
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -12,13 +13,13 @@ NAMES = {
     "NAME",
     "CONVERSATION",
 }  # columns of names that are there to be copied: they stay in one line
-GAP = 2  # columns of the terminal between two of a table
+GAP, INDENT = 2, 2  # columns of the terminal between two of a table, and before the fields of a block
 SHORTEST = 8  # characters of a word that stays whole: where not even those fit, each row is a block
 _PART = re.compile(r"[^\s/-]+[/-]?|[/-]")  # of words, that may stand alone in a line
 
 
 def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> RenderableType:
-    """Return a table of `width`: drawn in columns, or in blocks of one line for each field where their words would be cut to pieces."""
+    """Return a table of `width`: drawn in columns, or in a block for each row where their words would be cut to pieces."""
     lines = [[Text(cell) for cell in row] for row in (columns, *rows)]
     natural = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
     least = [max(map(_longest_part, column)) for column in zip(*lines, strict=True)]
@@ -38,7 +39,7 @@ def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
 
     part = widest(least, fixed, SHORTEST)
     if not part and len(columns) > 2 and any(columns):
-        return Group(*_blocks(columns, lines[1:]))
+        return Group(*_blocks(columns, rows, width))
     floor = [max(min(one, part), name) for one, name in zip(least, fixed, strict=True)]
     limit = widest(natural, floor, 1)
     widths = [max(low, min(one, limit)) if limit else None for low, one in zip(floor, natural, strict=True)]
@@ -76,18 +77,18 @@ def _table(
     return table
 
 
-def _blocks(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> Iterator[RenderableType]:
-    """Yield each row as a table of two columns, an empty line between two; fields without a value are left out."""
-    for number, row in enumerate(rows):
-        if number:
-            yield Text("")
-        block = Table.grid(padding=(0, GAP, 0, 0))
-        block.add_column(style="bold", no_wrap=True)
-        block.add_column(overflow="fold")
-        for column, cell in zip(columns, row, strict=True):
-            if cell.plain:
-                block.add_row(column, cell)
-        yield block
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[RenderableType]:
+    """Yield each row as its first cell and below it the other fields with their names, as many in a line as fit."""
+    for first, *others in rows:
+        yield Text(first, style="bold", overflow="fold")
+        lines = [Text()]
+        for column, cell in zip(columns[1:], others, strict=True):
+            piece = Text.assemble((column, "dim"), " " if column else "", cell)
+            if cell and lines[-1] and lines[-1].cell_len + GAP + piece.cell_len > width - INDENT:
+                lines.append(Text())
+            if cell:
+                lines[-1] = Text(" " * GAP).join((lines[-1], piece)) if lines[-1] else piece
+        yield Padding(Group(*filter(None, lines)), (0, 0, 0, INDENT))
 
 
 __all__ = ["drawn"]

@@ -51,16 +51,18 @@ def test_words_are_whole_in_a_table_or_its_rows_are_blocks() -> None:
     cell = drawn_lines(24, ("", ""), [("name", "what-is-the-capital-of-france")])
     assert cell == ["name  what-is-the-", "      capital-of-france"]
     assert drawn_lines(40, COLUMNS, ROWS) == [
-        "MODEL       dolphin-mixtral-8x22b",
-        "PARAMETERS  140.6B/39.1B",
-        "CONTEXT     65536",
-        "KIND        uncensored",
-        "LICENSE     Apache-2.0",
-        "",
-        "MODEL       mistral",
-        "PARAMETERS  7.2B",
-        "CONTEXT     32768",
-        "KIND        instruct",
+        "dolphin-mixtral-8x22b",
+        "  PARAMETERS 140.6B/39.1B  CONTEXT 65536",
+        "  KIND uncensored  LICENSE Apache-2.0",
+        "mistral",
+        "  PARAMETERS 7.2B  CONTEXT 32768",
+        "  KIND instruct",
+    ]
+    long = [("mistral", "7.2B", "32768", "an instruct model that thinks before it answers", "")]
+    assert drawn_lines(30, COLUMNS, long)[2:] == [
+        "  CONTEXT 32768",
+        "  KIND an instruct model that",
+        "  thinks before it answers",
     ]
 
 
