@@ -89,7 +89,7 @@ class CommandTable(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
-        from mixcli.commands.parameter_types import as_text
+        from mixcli.system.parameter_types import as_text
 
         as_text(command)
         return command
@@ -98,7 +98,7 @@ class CommandTable(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from mixcli.commands.usage_hints import no_such_command
+            from mixcli.system.usage_hints import no_such_command
 
             raise UsageError(no_such_command(args[0], COMMANDS, "mixcli"))
         found = super().resolve_command(ctx, args)
@@ -203,7 +203,7 @@ def _written() -> int:
 
 
 def _usage(error: Any) -> int:
-    from mixcli.commands.usage_hints import sentence
+    from mixcli.system.usage_hints import sentence
 
     where = error.ctx.command_path if error.ctx else "mixcli"
     variable = _variable_of(error)

@@ -64,7 +64,7 @@ ONLY_HERE = {
     "llama_cpp": {"mixcli.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
     # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
-    "rich": {"mixcli.system.console", "mixcli.system.screen", "mixcli.chat.view"},
+    "rich": {"mixcli.system.console", "mixcli.system.screen", "mixcli.system.tables", "mixcli.chat.view"},
     "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.api"},
     "difflib": {"mixcli.system.text"},  # one search for the nearest name

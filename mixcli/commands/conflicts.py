@@ -146,7 +146,7 @@ class CheckedCommand(click.Command):
         check_filled(ctx, values, order)
         ctx.allow_extra_args = True  # to be refused in our words
         if rest := super().parse_args(ctx, args):
-            from mixcli.commands.usage_hints import unexpected
+            from mixcli.system.usage_hints import unexpected
 
             raise click.UsageError(unexpected(self.name or "", rest), ctx)
         check_once(order)
@@ -168,7 +168,7 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands and not args[0].startswith("-"):
-            from mixcli.commands.usage_hints import no_such_command
+            from mixcli.system.usage_hints import no_such_command
 
             raise UsageError(no_such_command(args[0], self.commands, ctx.command_path))
         return super().resolve_command(ctx, args)

@@ -4,9 +4,9 @@ import click
 
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common
-from mixcli.commands.usage_hints import no_such_command
 from mixcli.errors import UsageError
 from mixcli.system.console import console
+from mixcli.system.usage_hints import no_such_command
 
 
 @click.command("help", cls=CheckedCommand)

@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeVar
 
 from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
-from mixcli.system.text import clean, cut_words
-from mixcli.system.wrapping import wrapped
+from mixcli.system.text import clean, cut_words, strip_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,28 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# C0 and C1 controls except newline and tab, and the overrides that turn the order of what follows, so that a name looks like another
-CONTROL = {
-    code: None
-    for code in (
-        *range(0x20),
-        *range(0x7F, 0xA0),
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-    )
-    if chr(code) not in "\n\t"
-}
 SLOW = 5.0  # seconds of a silent wait before a note explains it
 EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
 MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # limits and default of the width in columns
-
-
-def strip_controls(text: str) -> str:
-    """Remove C0 and C1 control characters except newline and tab, and overrides of the text's direction.
-
-    Every character stands for itself, so a sequence that is split over several tokens is disarmed as well.
-    """
-    return text.translate(CONTROL)
 
 
 def _one_line(cell: str) -> str:
@@ -64,6 +44,18 @@ def _width(stream: TextIO) -> int:
     with suppress(OSError, ValueError):
         columns = columns or os.get_terminal_size(stream.fileno()).columns
     return min(max(columns or WIDTH, MIN_WIDTH), MAX_WIDTH)
+
+
+def _wrapped(text: str, stream: TextIO) -> str:
+    """Return text for a terminal with line ends between words, where it would have them anywhere; COLUMNS does not change a terminal."""
+    if not stream.isatty():
+        return text
+    from mixcli.system.wrapping import wrapped
+
+    with suppress(OSError, ValueError):
+        if columns := os.get_terminal_size(stream.fileno()).columns:
+            return wrapped(text, columns)
+    return wrapped(text, _width(stream))
 
 
 class Bar(Protocol):
@@ -200,7 +192,7 @@ class Console:
 
     def prose(self, text: str) -> None:
         """Write a line of words to stdout, on a terminal with line ends between words; those of `line` are for copying."""
-        self.line(wrapped(text, _width(out)) if (out := self.check_stdout()).isatty() else text)
+        self.line(_wrapped(text, self.check_stdout()))
 
     def path(self, path: "Path") -> None:
         """Write a path on a line of its own: in a pipe with the bytes that it has, so that the next program finds the file."""
@@ -312,7 +304,7 @@ class Console:
         """Ask a person on the terminal until a line is one of `answers`, in any case; `at_end` is the answer where the input ends."""
         while True:
             try:
-                sys.stderr.write(wrapped(strip_controls(clean(question)), _width(sys.stderr)))
+                sys.stderr.write(_wrapped(strip_controls(clean(question)), sys.stderr))
                 sys.stderr.flush()
                 typed = sys.stdin.readline()
             except KeyboardInterrupt:
@@ -363,9 +355,7 @@ class Console:
         err = sys.stderr
         if err is None or err.closed:
             return
-        text = cut_words(strip_controls(clean(text)))
-        if self.is_terminal(err):
-            text = wrapped(text, _width(err))
+        text = _wrapped(cut_words(strip_controls(clean(text))), err)
         try:
             err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
             err.flush()

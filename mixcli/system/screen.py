@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from mixcli.system.console import console, strip_controls
+from mixcli.system.console import console
+from mixcli.system.text import strip_controls
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -28,6 +28,18 @@ _LONGEST_NAME = 200  # characters that are compared: comparing takes their squar
 _MAX_FILES = 2000  # of a folder, that are looked at for a name
 _ICONV = "convert it first: iconv -f {} -t UTF-8"
 
+# C0 and C1 controls except newline and tab, and the overrides that turn the order of what follows, so that a name looks like another
+CONTROL = {
+    code: None
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\n\t"
+}
+
 # how data begins that is not plain text: its name, and what makes text of it
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (codecs.BOM_UTF32_LE, "UTF-32", _ICONV.format("UTF-32")),
@@ -75,6 +87,14 @@ def clean(text: str) -> str:
         return os.fsencode(text).decode("utf-8", "replace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         return re.sub(_SURROGATE, "\ufffd", text)
+
+
+def strip_controls(text: str) -> str:
+    """Remove C0 and C1 control characters except newline and tab, and overrides of the text's direction.
+
+    Every character stands for itself, so a sequence that is split over several tokens is disarmed as well.
+    """
+    return text.translate(CONTROL)
 
 
 def cut_words(text: str) -> str:

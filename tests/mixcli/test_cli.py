@@ -10,8 +10,8 @@ import pytest
 
 from mixcli.cli import COMMANDS
 from mixcli.commands.asking import note_model_name
-from mixcli.commands.usage_hints import COMMANDS_ELSEWHERE, OPTIONS_ELSEWHERE, STEPS_ELSEWHERE
 from mixcli.system.console import console
+from mixcli.system.usage_hints import COMMANDS_ELSEWHERE, OPTIONS_ELSEWHERE, STEPS_ELSEWHERE
 from tests.conftest import Runner
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Protocol, TextIO
 
 from mixcli.chat.view.markdown import Line, Markdown, cut
-from mixcli.system.console import console, strip_controls
+from mixcli.system.console import console
 from mixcli.system.formatting import counted
+from mixcli.system.text import strip_controls
 
 MIN_WIDTH, MIN_TAIL = 20, 2
 THOUGHT_ROWS = 3  # of the reasoning that is being written

@@ -1,6 +1,7 @@
 """The database of conversations: trees, search, names, and what is on disk when."""
 
 import errno
+import json
 import sqlite3
 import stat
 from pathlib import Path
@@ -12,7 +13,8 @@ from mixcli.chat.database import VERSION, ChatDatabase, Use
 from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database_path
 from mixcli.errors import UsageError
 from mixcli.request.settings import ChatSettings
-from tests.conftest import Runner
+from tests.conftest import Runner, mixcli_process
+from tests.mixcli.chat.conftest import Stage
 
 
 @pytest.fixture
@@ -217,3 +219,32 @@ def test_a_database_edited_by_hand_is_read_as_far_as_it_can_be(
         done = mixcli("sessions", *arguments)
         assert done.returncode == 0, done.stderr
         assert "why" in done.stdout.lower()
+
+
+def test_sessions_on_the_command_line(stage: Stage) -> None:
+    def sessions(*args: str) -> tuple[int, str, str]:
+        done = mixcli_process(stage.home, ["sessions", *args])
+        return done.returncode, done.stdout, done.stderr
+
+    assert sessions()[2].startswith("no conversations yet")
+    host = stage.host(["The **answer**"])
+    done = mixcli_process(
+        stage.home, ["chat", "-m", str(host.path), "--system", "Be brief."], stdin="The question\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "The **answer**\n"
+    done = mixcli_process(stage.home, ["chat", "-m", str(host.path), "--continue"], stdin="Again\n")
+    assert done.stdout == "The **answer**\n"  # new answers only
+    assert "the-question" in sessions("list")[1]
+    hit, _ = json.loads(sessions("search", "answer", "--json")[1])
+    assert hit["session"] == "the-question" and hit["role"] == "assistant"
+    assert "## Model\n\nThe **answer**" in sessions("show", "the-question")[1]
+    target = stage.home / "talk.md"
+    assert sessions("export", "the-question", str(target))[0] == 0
+    assert sessions("export", "the-question", str(target))[0] == 2  # never over a file that is there
+    assert target.stat().st_mode & 0o077 == 0
+    assert sessions("rename", "the-question", "Another name")[1] == "another-name\n"
+    assert sessions("rm", "another-name")[0] == 2
+    assert sessions("rm", "another-name", "--yes")[0] == 0
+    assert json.loads(sessions("list", "--json")[1]) == []
+    assert sessions("show", "gone")[0] == 2

@@ -370,35 +370,6 @@ def test_vi_keys(stage: Stage) -> None:
     assert host.requests[0]["messages"][0]["content"] == "def"
 
 
-def test_sessions_on_the_command_line(stage: Stage) -> None:
-    def sessions(*args: str) -> tuple[int, str, str]:
-        done = mixcli_process(stage.home, ["sessions", *args])
-        return done.returncode, done.stdout, done.stderr
-
-    assert sessions()[2].startswith("no conversations yet")
-    host = stage.host(["The **answer**"])
-    done = mixcli_process(
-        stage.home, ["chat", "-m", str(host.path), "--system", "Be brief."], stdin="The question\n"
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "The **answer**\n"
-    done = mixcli_process(stage.home, ["chat", "-m", str(host.path), "--continue"], stdin="Again\n")
-    assert done.stdout == "The **answer**\n"  # new answers only
-    assert "the-question" in sessions("list")[1]
-    hit, _ = json.loads(sessions("search", "answer", "--json")[1])
-    assert hit["session"] == "the-question" and hit["role"] == "assistant"
-    assert "## Model\n\nThe **answer**" in sessions("show", "the-question")[1]
-    target = stage.home / "talk.md"
-    assert sessions("export", "the-question", str(target))[0] == 0
-    assert sessions("export", "the-question", str(target))[0] == 2  # never over a file that is there
-    assert target.stat().st_mode & 0o077 == 0
-    assert sessions("rename", "the-question", "Another name")[1] == "another-name\n"
-    assert sessions("rm", "another-name")[0] == 2
-    assert sessions("rm", "another-name", "--yes")[0] == 0
-    assert json.loads(sessions("list", "--json")[1]) == []
-    assert sessions("show", "gone")[0] == 2
-
-
 def test_messages_from_a_pipe_without_an_answer_are_counted(stage: Stage) -> None:
     refusal = {"error": {"message": "too much", "type": "x", "exit_code": 4}}
     host = stage.host([refusal], ["fine"])

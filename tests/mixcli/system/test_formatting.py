@@ -5,9 +5,9 @@ import time
 import pytest
 
 from mixcli.errors import UsageError
-from mixcli.system.console import strip_controls
 from mixcli.system.formatting import count, counted, format_bytes, moment, parse_duration, size_in_bytes
 from mixcli.system.stdin import decode
+from mixcli.system.text import strip_controls
 from quantize.wording import shown
 
 
