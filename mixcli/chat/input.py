@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.stdin import decode, said
-from mixcli.system.text import clean, not_text, strip_controls
+from mixcli.system.text import clean, not_text
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

@@ -57,7 +57,7 @@ class _Whole(click.IntRange):
         except click.BadParameter:
             number = None
         if number is None or not least <= number <= most:
-            self.fail(f"{_brief(str(value))!r} is not a whole number from {least:,} to {most:,}.", param, ctx)
+            self.fail(f"{_brief(str(value))!r} is not a whole number from {least:,} to {most:,}", param, ctx)
         return number
 
 
@@ -73,7 +73,7 @@ class _Real(click.FloatRange):
         except click.BadParameter:
             number = math.nan
         if not math.isfinite(number):
-            self.fail(f"{_brief(str(value))!r} is not a number{self._limits()}.", param, ctx)
+            self.fail(f"{_brief(str(value))!r} is not a number{self._limits()}", param, ctx)
         return number
 
     def _limits(self) -> str:

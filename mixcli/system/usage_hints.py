@@ -91,7 +91,7 @@ _BEGINS: Mapping[str, str] = {
     r"Missing (argument|option) '?(.*?)'?$": r"missing \1 \2",
     r"Invalid value": "invalid value",
 }
-LEAST_LIKE = 0.7  # of two commands: short words are like many
+LEAST_LIKE = 0.7  # of a typo and one of many commands: short words are like several
 _MAX_SHOWN = 40  # characters of an unexpected argument
 
 
@@ -110,7 +110,7 @@ def sentence(error: click.UsageError, words: Sequence[str]) -> str:
 def no_such_command(typed: str, names: Collection[str], path: str) -> str:
     """Return the sentence on a command that does not exist below `path`; only those of `mixcli` itself have other names elsewhere."""
     named = COMMANDS_ELSEWHERE.get(typed.lower()) if path == "mixcli" else None
-    near = named or nearest(typed, names, cutoff=LEAST_LIKE)
+    near = named or nearest(typed, names, cutoff=LEAST_LIKE if path == "mixcli" else 0.6)
     hint = f"did you mean `{path} {near}`?" if near else f"`{path} --help` lists the commands"
     return f"no such command {clean(typed)!r}; {hint}"
 

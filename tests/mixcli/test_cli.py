@@ -75,6 +75,7 @@ def test_a_models_name_alone_is_answered_with_the_way_to_chat(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `ollama run NAME` begins a chat."""
+    monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("mixcli.store.store.names", lambda: {"demo", "demo:Q4_K_M"})
     monkeypatch.setattr(console, "is_terminal", lambda stream: stream is not None)
     note_model_name("demo", None)
@@ -87,9 +88,10 @@ def test_a_models_name_alone_is_answered_with_the_way_to_chat(
     assert capsys.readouterr().err == ""
 
 
-def test_help_fits_a_narrow_terminal(mixcli: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    assert max(map(len, mixcli("--help").stdout.splitlines())) <= 40
+def test_help_fits_a_narrow_terminal(home: Path) -> None:
+    narrow = {**os.environ, "COLUMNS": "40"}
+    done = subprocess.run(command_line("--help"), env=narrow, capture_output=True, text=True, check=True)
+    assert max(map(len, done.stdout.splitlines())) <= 40
 
 
 def test_lists_without_a_table_have_json_too(mixcli: Runner) -> None:

@@ -148,7 +148,7 @@ def test_only_the_command_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         (["plan", "mixtral:Q8_0", "--quant", "Q4_K_M"], "both name a quant"),
         (["pull", "demo", "--dry-run"], "--dry-run has no effect on demo, which is made on this machine"),
         (["pull", "demo", "--name", "mine"], "--name has no effect on demo"),
-        (["sessions", "list", "--json", "-q", "-q", "--json", "x"], "unexpected extra argument"),
+        (["sessions", "list", "--json", "-q", "-q", "--json", "x"], "unexpected argument"),
     ],
 )
 def test_what_depends_on_values_is_refused_too(

@@ -317,9 +317,13 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
         "Q5_1": {},
     }
     json_cache.update("rates", lambda known: known.update({cpu_rates._key(): table}))
+    assert "(busy machine)" not in mixcli(*search).stdout  # the quant that suits has no Q4_K
+    busy = {name: {**sound, "busy": 3} for name in BITS_OF_TYPE}
+    json_cache.update("rates", lambda known: known.update({cpu_rates._key(): busy}))
     assert "tok/s (busy machine)" in mixcli(*search).stdout
     assert "`mixcli doctor` measures it again" in mixcli(*search).stderr
     assert json.loads(mixcli(*search, "--json").stdout)[0]["busy_rates"]
+    json_cache.update("rates", lambda known: known.update({cpu_rates._key(): table}))
     found = {one.what: one for one in doctor._processor()}
     assert (found["processor"].state, found["processor Q6_K"].words) == (
         "warn",

@@ -179,7 +179,7 @@ def test_search_is_the_catalog_and_says_what_fits(mixcli: Runner, file: Path) ->
     assert "mixtral-8x22b\t140.6B/39.1B\t65536\tinstruct\tv3\tApache-2.0\t" in shown
     assert "codestral\t22.2B\t32768\tinstruct\tv3\tMNPL-0.1 (not open)\t" in shown
     assert "ministral-3-3b-reasoning\t3.4B\t262144\treasoning\tv13\tApache-2.0\t" in shown
-    assert "\tSUITS THIS MACHINE\t" in shown
+    assert "\tSUITS THIS MACHINE\n" in shown
     assert "\tSUITS rtx-4090\t" in mixcli("search", "reasoning", "--profile", "rtx-4090").stdout
 
 
