@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from mixcli.system.console import console, strip_controls
+from mixcli.system.console import console
 from mixcli.system.stdin import decode
+from mixcli.system.text import strip_controls
 
 _SEQUENCE = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO."
