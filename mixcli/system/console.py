@@ -25,6 +25,7 @@ T = TypeVar("T")
 SLOW = 5.0  # seconds of a silent wait before a note explains it
 EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
 MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # limits and default of the width in columns
+MIN_DRAWN = 60  # columns of a bar with its numbers
 
 
 def _one_line(cell: str) -> str:
@@ -115,17 +116,14 @@ class _Drawn:
     def _start(self) -> "progress.Progress":
         from rich import progress
 
-        amount = (
-            (progress.DownloadColumn(), progress.TransferSpeedColumn())
-            if self._unit
-            else (progress.TaskProgressColumn(),)
-        )
+        terminal = self._console.rich(sys.stderr)
+        share = progress.TaskProgressColumn()
+        amount = (progress.DownloadColumn(), progress.TransferSpeedColumn()) if self._unit else (share,)
+        drawn = (progress.BarColumn(), *amount, progress.TimeRemainingColumn())
         bars = progress.Progress(
             progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            *amount,
-            progress.TimeRemainingColumn(),
-            console=self._console.rich(sys.stderr),
+            *(drawn if terminal.width >= MIN_DRAWN else (share,)),
+            console=terminal,
             transient=True,
             auto_refresh=not self._is_still,
         )

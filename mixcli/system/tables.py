@@ -78,7 +78,8 @@ def _table(
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[RenderableType]:
-    """Yield each row as its first cell and below it the other fields with their names, as many in a line as fit."""
+    """Yield the first column's name, and each row as its first cell and below it the other fields with their names, as many in a line as fit."""
+    yield Text(columns[0], style="dim")
     for first, *others in rows:
         yield Text(first, style="bold", overflow="fold")
         lines = [Text()]

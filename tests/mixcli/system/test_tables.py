@@ -51,6 +51,7 @@ def test_words_are_whole_in_a_table_or_its_rows_are_blocks() -> None:
     cell = drawn_lines(24, ("", ""), [("name", "what-is-the-capital-of-france")])
     assert cell == ["name  what-is-the-", "      capital-of-france"]
     assert drawn_lines(40, COLUMNS, ROWS) == [
+        "MODEL",
         "dolphin-mixtral-8x22b",
         "  PARAMETERS 140.6B/39.1B  CONTEXT 65536",
         "  KIND uncensored  LICENSE Apache-2.0",
@@ -59,7 +60,7 @@ def test_words_are_whole_in_a_table_or_its_rows_are_blocks() -> None:
         "  KIND instruct",
     ]
     long = [("mistral", "7.2B", "32768", "an instruct model that thinks before it answers", "")]
-    assert drawn_lines(30, COLUMNS, long)[2:] == [
+    assert drawn_lines(30, COLUMNS, long)[3:] == [
         "  CONTEXT 32768",
         "  KIND an instruct model that",
         "  thinks before it answers",
@@ -99,3 +100,15 @@ def test_notes_and_errors_are_wrapped_on_a_terminal_only(monkeypatch: pytest.Mon
     monkeypatch.setattr("sys.stderr", pipe := io.StringIO())
     console.error("model 'dmo' not found; did you mean demo?")
     assert pipe.getvalue() == "mixcli: model 'dmo' not found; did you mean demo?\n"
+
+
+def test_a_bar_in_a_narrow_terminal_is_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns, parts in ((80, "━"), (40, "50%")):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        ours, theirs = os.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "w", encoding="utf-8") as err:
+            monkeypatch.setattr("sys.stderr", err)
+            with console.progress("checking demo-Q8_0.gguf", unit="bytes", is_still=True) as bar:
+                bar.update(1 << 29, 1 << 30)
+            shown = terminal.read(1 << 16).decode()
+        assert (parts in shown, "…" in shown) == (True, False)
