@@ -57,7 +57,7 @@ OPTIONS_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("--verbose", "--perf", "--timings"), ("--stats",)),
     **dict.fromkeys(("--keepalive", "--ttl"), ("--keep-alive",)),
-    **dict.fromkeys(("-j", "--json-schema"), ("--schema",)),
+    **dict.fromkeys(("-j", "--json-schema", "--format"), ("--schema",)),
     **dict.fromkeys(("--api-key",), ("--api-key-env",)),
     **dict.fromkeys(("--rpc",), ("--worker",)),
     **dict.fromkeys(("-md", "--model-draft", "--draft-model"), ("--draft",)),
@@ -78,6 +78,8 @@ STEPS_ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("-i", "-cnv", "--interactive", "--conversation"), "use `mixcli chat`"),
     **dict.fromkeys(("-hf", "-hfr", "--hf-repo"), "use `mixcli pull ORG/REPO`"),
     **dict.fromkeys(("--hf-path",), "pass the folder without an option, or use `mixcli pull ORG/REPO`"),
+    **dict.fromkeys(("--lora", "--lora-scaled", "--adapter-path"), "adapters are not supported; merge them into the weights first"),
+    **dict.fromkeys(("--mmproj", "--image"), "images are not supported; mixcli reads and writes text"),
     **dict.fromkeys(("--revision",), "write ORG/REPO@REVISION"),
     **dict.fromkeys(("-p", "--prompt"), 'pass the prompt without an option: mixcli run "PROMPT"'),
 }  # fmt: skip
