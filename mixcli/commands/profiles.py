@@ -109,7 +109,7 @@ def detect() -> None:
         console.warn(note)
 
 
-@command.command("new")
+@command.command("new", short_help="Create a profile for you to edit.")
 @click.argument("name")
 @click.option("--extends", metavar="PROFILE", help="Start from another profile and override parts of it.")
 @common
