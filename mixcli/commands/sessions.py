@@ -65,7 +65,7 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
     )
 
 
-@command.command("show")
+@command.command("show", short_help="Print a conversation as markdown or JSON.")
 @click.argument("name")
 @json_option
 @common
@@ -80,7 +80,7 @@ def show(name: str, as_json: bool) -> None:
     console.write(text_of(session, store.path(session.head), "json" if as_json else "markdown"))
 
 
-@command.command("export")
+@command.command("export", short_help="Save a conversation to a new file.")
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @common

@@ -94,6 +94,11 @@ def test_help_fits_a_narrow_terminal(home: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 40
 
 
+@pytest.mark.parametrize("group", ["profiles", "sessions"])
+def test_no_line_of_a_groups_help_is_cut_off(mixcli: Runner, group: str) -> None:
+    assert "..." not in mixcli(group, "--help").stdout.partition("Commands:")[2]
+
+
 def test_lists_without_a_table_have_json_too(mixcli: Runner) -> None:
     assert json.loads(mixcli("sessions", "--json").stdout) == []
     assert "pass --json after list" in mixcli("sessions", "--json", "list").stderr
