@@ -180,7 +180,7 @@ def test_search_is_the_catalog_and_says_what_fits(mixcli: Runner, file: Path) ->
     assert "codestral\t22.2B\t32768\tinstruct\tv3\tMNPL-0.1 (not open)\t" in shown
     assert "ministral-3-3b-reasoning\t3.4B\t262144\treasoning\tv13\tApache-2.0\t" in shown
     assert "\tSUITS THIS MACHINE\n" in shown
-    assert "\tSUITS rtx-4090\t" in mixcli("search", "reasoning", "--profile", "rtx-4090").stdout
+    assert "\tSUITS rtx-4090\n" in mixcli("search", "reasoning", "--profile", "rtx-4090").stdout
 
 
 def test_models_of_other_programs_are_seen_and_left_alone(mixcli: Runner, home: Path) -> None:
