@@ -173,6 +173,8 @@ class ModelPool:
             if (now := self._lifecycle.memory(slot).left) != left:
                 left = now
                 planned, why = await self._planned(slot, left)
+                if why is not None and not isinstance(why, DoesNotFit):
+                    raise why  # more memory would not help
                 continue  # something may have changed meanwhile
             residents = self._lifecycle.residents(slot)
             going = () if planned and planned.is_whole else self._going(slot, residents)
