@@ -138,7 +138,11 @@ def main() -> NoReturn:
     if "_MIXCLI_COMPLETE" in os.environ:
         cli.main(prog_name="mixcli")  # a shell asks for completions
     try:
-        with cli.make_context("mixcli", sys.argv[1:], terminal_width=_narrow()) as context:
+        if narrow := _narrow():
+            from mixcli.system.narrow_help import NarrowFormatter
+
+            click.Context.formatter_class = NarrowFormatter
+        with cli.make_context("mixcli", sys.argv[1:], terminal_width=narrow) as context:
             context.meta[_FROM_SHELL] = True
             cli.invoke(context)
         if sys.stdout is not None:
