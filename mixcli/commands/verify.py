@@ -6,7 +6,7 @@ import click
 
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
-from mixcli.errors import IntegrityError
+from mixcli.errors import IntegrityError, MixcliError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
@@ -23,20 +23,29 @@ def command(model: str | None, as_json: bool) -> None:
     """Read every byte of MODEL, or of all models in the store, and compare the checksums."""
     from mixcli.store import damaged, store
     from mixcli.store.verification import verify
+    from mixcli.system.os_errors import explain
 
     models = [store.find(model)] if model else store.models()
     broken = [] if model else damaged.damaged()
     verdicts: list[tuple[StoredModel, Verdict]] = []
+    unread: list[tuple[damaged.Damaged, MixcliError]] = []
     for stored in models:
-        with console.progress(f"checking {stored.label}", unit="bytes") as bar:
-            verdicts += [(stored, verdict) for verdict in verify(stored, bar.update)]
+        try:
+            with console.progress(f"checking {stored.label}", unit="bytes") as bar:
+                verdicts += [(stored, verdict) for verdict in verify(stored, bar.update)]
+        except OSError as error:  # the others are checked all the same
+            error.filename = error.filename or str(stored.path)
+            why = explain(error)
+            unread.append((damaged.Damaged(stored.path, stored.label, str(why)), why))
     words = {True: "sound", False: "DAMAGED"}
     rows = [
         (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum")
         for stored, at in verdicts
     ]
     rows += [(one.label, one.home.name, "DAMAGED") for one in broken]
-    console.result(_data(verdicts, broken), ("MODEL", "FILE", "STATE"), rows, as_json=as_json)
+    rows += [(one.label, one.home.name, "UNREADABLE") for one, _ in unread]
+    data = _data(verdicts, [*broken, *(one for one, _ in unread)])
+    console.result(data, ("MODEL", "FILE", "STATE"), rows, as_json=as_json)
     if wrong := [(stored, at) for stored, at in verdicts if not at.is_sound]:
         stored, at = wrong[0]
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -46,6 +55,8 @@ def command(model: str | None, as_json: bool) -> None:
         )
     if broken:
         raise IntegrityError(" | ".join(one.sentence for one in broken))
+    if unread:
+        raise unread[0][1]
 
 
 def _data(

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from mixcli.cli import cli
-from mixcli.errors import DoesNotFit, IntegrityError, UsageError
+from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
 from mixcli.planning.doctor import _store
 from mixcli.planning.machines import machine_of
 from mixcli.planning.report import subject_of
 from mixcli.pull.quant_choice import Target
-from mixcli.store import damaged, manifest, removal
+from mixcli.store import damaged, manifest, removal, verification
+from mixcli.store.hashing import Report
 from mixcli.store.import_ import import_model
+from mixcli.store.store import StoredModel
+from mixcli.store.verification import Verdict
 from mixcli.system import paths
 from mixcli.system.os_errors import explain
 from tests.support import small_gguf
@@ -93,6 +96,25 @@ def test_one_without_permission_is_not_to_be_removed(file: Path, monkeypatch: py
     monkeypatch.setattr(damaged, "read_regular", refuse)
     (one,) = damaged.damaged()
     assert one.sentence.endswith("manifest.json: Permission denied); change its permissions")
+
+
+def test_one_that_cannot_be_read_leaves_the_others_checked(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: StoredModel, report: Report) -> list[Verdict]:
+        if model.label == "a:F16":
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(model.path))
+        return genuine(model, report)
+
+    genuine = verification.verify
+    for name in ("a", "b"):
+        import_model(file, name, False, quiet)
+    monkeypatch.setattr(verification, "verify", refuse)
+    with pytest.raises(MixcliError, match=r"tiny\.F16\.gguf: permission denied"):
+        cli.main(["verify"], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "a:F16\ttiny.F16.gguf\tUNREADABLE" in said
+    assert "b:F16\ttiny.F16.gguf\tsound" in said
 
 
 def test_a_program_sees_a_damaged_model_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
