@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_TOKENS = 1 << 24
+MAX_TOKENS = (1 << 31) - 1  # what programs send that want no limit
 MAX_STOPS, MAX_STOP_LENGTH, MAX_BREAKER_LENGTH = 16, 1000, 40  # texts, characters of each
 MAX_SHOWN = 40  # digits of a number that are repeated in a message
 

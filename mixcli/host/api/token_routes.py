@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from mixcli.errors import BadRequest
+from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
 from mixcli.host.api.json_body import parsed, read
 from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
@@ -34,14 +35,6 @@ TOKENIZE_RULES: Mapping[str, FieldRule] = {
     ),
     "chat_template_kwargs": only("vLLM", {}),
 }
-TEMPLATE_RULES: Mapping[str, FieldRule] = {
-    **MODEL_RULES,
-    "add_generation_prompt": only("llama-server", True),
-    "chat_template_kwargs": only("llama-server", {}),
-    "tool_choice": harmless("llama-server", "it does not change the prompt"),
-    "parallel_tool_calls": harmless("llama-server", "it does not change the prompt"),
-}
-
 Tools = Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS, fail_fast=True)]
 Messages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
 
@@ -91,18 +84,6 @@ class DetokenizeRequest(WireModel):
         return MODEL_RULES
 
 
-class ApplyTemplateRequest(WireModel):
-    """POST /apply-template: a conversation, and what a prompt has beside it."""
-
-    messages: Messages
-    tools: Tools = Field(default_factory=list)
-    reasoning_effort: str | None = None
-
-    @classmethod
-    def rules(cls) -> Mapping[str, FieldRule]:
-        return TEMPLATE_RULES
-
-
 class ExpertsRequest(WireModel):
     """POST /mixcli/experts: a conversation that ends with an answer."""
 
@@ -145,13 +126,12 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         )
         return JSONResponse({"content": text, "prompt": text})  # llama-server's name, and vLLM's
 
-    @app.post(APPLY_TEMPLATE, openapi_extra=body_of(ApplyTemplateRequest))
+    @app.post(APPLY_TEMPLATE, openapi_extra=body_of(ChatRequest))
     async def apply_template(http: Request) -> JSONResponse:
-        """Return a conversation as the model sees it."""
+        """Return the conversation of a chat request as the model sees it; the request may have all that one may have."""
         state.check_open()
-        request = await read(http, partial(parsed, ApplyTemplateRequest))
-        messages = conversation(request.messages)
-        options = _options(request.tools, request.reasoning_effort)
+        question = await read(http, lambda body: parsed(ChatRequest, body).question())
+        messages, options = question.messages, question.prompt_options
         n = sum(one.n_characters for one in messages) + options.n_characters
         rendered = state.engine.prepare(lambda model: model.rendered(messages, options), n)
         text = await asyncio.wrap_future(rendered)
@@ -168,9 +148,9 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         return JSONResponse(asdict(routing))
 
 
-def _options(tools: Sequence[ToolDefinition], effort: str | None = None) -> PromptOptions:
+def _options(tools: Sequence[ToolDefinition]) -> PromptOptions:
     """Return what a prompt has beside its messages; BadRequest for two tools of one name."""
-    return PromptOptions(tool_use(tools, None, parallel=True).tools, effort)
+    return PromptOptions(tool_use(tools, None, parallel=True).tools)
 
 
 def _piece(piece: bytes) -> str | list[int]:

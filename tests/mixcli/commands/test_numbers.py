@@ -94,7 +94,7 @@ def test_the_program_refuses_as_the_parser_does(lines: Forked, value: str) -> No
         (["run", "x", "--abstain", "2"], "'2' is not a number from 0 to 1"),
         (["compare", "x", "y", "--tolerance", "0"], "'0' is not a number above 0 and at most 1"),
         (["serve", "--port", "65536"], "'65536' is not a whole number from 0 to 65,535"),
-        (["run", "x", "--max-tokens", "0"], "'0'; use 1 to 16,777,216"),
+        (["run", "x", "--max-tokens", "0"], "'0'; use 1 to 2,147,483,647"),
         (["run", "x", "--keep-alive", "999999999h"], "longer than 876,000 h, the limit"),
         (["plan", "x", "--ram", "9999999999GiB"], "1,048,576TiB is the limit"),
         (["plan", "x", "--worker", "host:65536"], "a port from 1 to 65535"),

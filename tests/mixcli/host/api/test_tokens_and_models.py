@@ -50,6 +50,12 @@ def test_a_template_is_shown_as_the_model_sees_it(port: Port) -> None:
     assert parsed == of_chat
 
 
+def test_a_template_is_shown_for_a_whole_chat_request(port: Port) -> None:
+    alone = port.ask("POST", "/apply-template", {"messages": QUESTION}).json
+    whole = {"max_tokens": (1 << 31) - 1, "temperature": 0.5, "stream": True, "stop": ["x"], "logprobs": True}
+    assert port.ask("POST", "/apply-template", {"messages": QUESTION, **whole}).json == alone
+
+
 def test_tools_stand_in_the_prompt(port: Port) -> None:
     tool = {"type": "function", "function": {"name": "get_weather", "description": "The weather."}}
     body = {"messages": QUESTION, "tools": [tool], "tool_choice": "auto"}
