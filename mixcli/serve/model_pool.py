@@ -173,7 +173,7 @@ class ModelPool:
             if (now := self._lifecycle.memory(slot).left) != left:
                 left = now
                 planned, why = await self._planned(slot, left)
-                if why is not None and not isinstance(why, DoesNotFit):
+                if why is not None and getattr(why, "exit_code", 1) != DoesNotFit.exit_code:
                     raise why  # more memory would not help
                 continue  # something may have changed meanwhile
             residents = self._lifecycle.residents(slot)

@@ -243,7 +243,7 @@ def test_a_start_that_fails_says_why(
             "import os, sys\nos.chdir = lambda path: (_ for _ in ()).throw(FileNotFoundError(2, 'No such file or directory', str(path)))\n"
             "from mixcli.host.__main__ import main\nmain()"
         )
-        words = "No such file or directory"
+        words = "no such file"
     from mixcli.host.protocol.host_spec import HostSpec
 
     done = python_child.run("-c", code, HostSpec(name, LoadPlan(PLACEMENT)).to_json(), seconds=60)
