@@ -38,7 +38,7 @@ from tests.support.models import PLACEMENT
         ("frequency_penalty", 2.5),
         ("presence_penalty", -3),
         ("max_tokens", 0),
-        ("max_tokens", 10**9),
+        ("max_tokens", 10**10),
         ("max_tokens", True),
         ("seed", 1 << 64),
         ("seed", "lucky"),
