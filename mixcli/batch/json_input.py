@@ -342,8 +342,9 @@ def _fault_of(request: dict[str, Any]) -> str:
     identity = request["custom_id"]
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         return f"the custom_id is {json.dumps(identity)[:40]}; a string is expected"
-    if request["method"] != "POST" or request["url"] != "/v1/chat/completions":
-        return f"{request['method']} {request['url']} is not supported; use POST /v1/chat/completions"
+    for name, only in (("method", "POST"), ("url", "/v1/chat/completions")):
+        if request[name] != only:
+            return f'the {name} {json.dumps(request[name])[:80]} is not supported; use "{only}"'
     return "" if isinstance(request["body"], dict) else "the body of the request is not a JSON object"
 
 

@@ -171,10 +171,21 @@ def test_openais_batch_files_are_known_by_their_first_line() -> None:
     good, *bad = source.records
     assert good == Record("request-1", {}, REQUEST["body"])
     assert [record.id for record in bad] == ["r2", "r3", "request-1", 5]
-    assert "/v1/embeddings is not supported" in bad[0].fault
+    assert bad[0].fault == 'the url "/v1/embeddings" is not supported; use "/v1/chat/completions"'
     assert "lacks body" in bad[1].fault
     assert "not a JSON object" in bad[2].fault
     assert bad[3].fault == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("method", None, "method null is"), ("method", "G\nT", r'method "G\nT" is'), ("url", [1], "url [1] is")],
+)
+def test_a_method_or_url_of_another_kind_is_named_as_json(name: str, value: object, words: str) -> None:
+    raw = json.dumps({**REQUEST, name: value}).encode()
+    (record,) = open_records(io.BytesIO(raw), "requests.jsonl").records
+    assert words in record.fault
+    assert "\n" not in record.fault
 
 
 def test_records_come_before_the_input_ends() -> None:
