@@ -134,9 +134,11 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: SocketGuard) -> 
         uvicorn.Config(
             create_app(state),
             log_level="warning",
+            access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=DRAIN + TOLD,
             server_header=False,
+            proxy_headers=False,
             http=PatientConnection,
         )
     )

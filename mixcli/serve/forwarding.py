@@ -34,16 +34,27 @@ class NotBegun(Exception):
 
 async def raced(work: Work, *ends: Work) -> int | None:
     """Do some work unless one of `ends` comes before; return which one came, None where the work was done. Raises what the work raises."""
-    doing = asyncio.create_task(work)
     others = [asyncio.create_task(end) for end in ends]
+    came: list[asyncio.Task[None]] = []
+
+    def stop(end: asyncio.Task[None]) -> None:
+        if not came and not end.cancelled():
+            came.append(end)
+            limit.reschedule(0)
+
     try:
-        done, _ = await asyncio.wait({doing, *others}, return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(None) as limit:
+            for end in others:
+                end.add_done_callback(stop)
+            await work
+    except TimeoutError:
+        if not came:
+            raise
     finally:
-        for task in (*others, doing):
-            task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await doing
-    return next((number for number, end in enumerate(others) if end in done), None)
+        for end in others:
+            end.remove_done_callback(stop)
+            end.cancel()
+    return others.index(came[0]) if came else None
 
 
 async def unless_it_hangs(exchange: Exchange, work: Work, hangs: Work) -> None:
