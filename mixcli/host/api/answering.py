@@ -13,13 +13,15 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from mixcli.engine.sequence import Output
-from mixcli.host.api.events import ALIVE, BEAT, NO_STORE, JsonObject, event_stream
+from mixcli.host.api.events import ALIVE, BEAT, NO_STORE, JsonObject, event_bytes, event_stream
 from mixcli.host.call import Call, Item
 from mixcli.host.idempotency import REPLAYED, IdempotencyCache, Name, Reply
 from mixcli.host.state import HostState
 
 GONE = 499  # the client disconnected, so no one reads it
 MAX_SILENT = 5  # beats until a stream begins with comments: an error has a status of its own only before
+
+SILENCE = None  # what stands among the arrivals for BEAT seconds without one
 
 Arrival = tuple[Call, Output]
 Finish = Callable[[Reply | None], None]
@@ -140,9 +142,9 @@ async def _answer(
     arrivals: list[Arrival] = []
     n_silent = 0
     async for arrival in outputs:
-        if arrival is not ALIVE:
+        if arrival is not SILENCE:
             arrivals.append(arrival)
-        n_silent += arrival is ALIVE
+        n_silent += arrival is SILENCE
         if stream and (arrivals or n_silent >= MAX_SILENT):
             break
     n_least = len(calls) if not stream else 0 if n_silent >= MAX_SILENT else 1
@@ -151,10 +153,8 @@ async def _answer(
         finish(None)
         return Response(status_code=GONE)
     if stream:
-        values = _stream(writer, calls, arrivals[0] if arrivals else ALIVE, outputs, finish)
-        return event_stream(
-            values, None if finish is _forget else finish, end=writer.end, named=writer.named_events
-        )
+        pieces = _stream(writer, calls, arrivals[0] if arrivals else SILENCE, outputs, finish)
+        return event_stream(pieces, None if finish is _forget else finish)
     whole = json.dumps(writer.whole(calls), ensure_ascii=False, allow_nan=False)
     reply = Reply(whole.encode(), "application/json")
     finish(reply)
@@ -164,7 +164,7 @@ async def _answer(
 async def _outputs(
     state: HostState, calls: Sequence[Call], http: Request, *, progress: bool
 ) -> AsyncGenerator[Arrival | None, None]:
-    """Yield the outputs of calls as they come, and ALIVE in between where nothing comes for BEAT seconds; when the client disconnects, all are aborted.
+    """Yield the outputs of calls as they come, and SILENCE in between where nothing comes for BEAT seconds; when the client disconnects, all are aborted.
 
     The last output of each comes then too: "abort", or the answer's own end, where that was faster; so no finished answer is lost.
     """
@@ -188,7 +188,7 @@ async def _outputs(
                     if leaving.done() and state.closing.is_set():
                         return
                     spoke = clock()
-                    yield ALIVE
+                    yield SILENCE
                     continue
                 if isinstance(item, BaseException):
                     try:
@@ -223,27 +223,30 @@ async def _stream(
     first: Arrival | None,
     rest: AsyncGenerator[Arrival | None, None],
     finish: Finish,
-) -> AsyncGenerator[JsonObject | None, None]:
-    is_open = False
+) -> AsyncGenerator[bytes, None]:
+    """Yield the events of each output in one piece; those of the last one with all that ends the stream."""
+    is_open, n_open = False, len(calls)
+    events: list[JsonObject] = []
     try:
         async with contextlib.aclosing(_chain(first, rest)) as arrivals:
             async for arrival in arrivals:
-                if arrival is ALIVE:
+                if arrival is SILENCE:
                     yield ALIVE
                     continue
                 if not is_open:
                     is_open = True
-                    for value in writer.opening(calls):
-                        yield value
-                for value in _written(writer, *arrival):
-                    yield value
+                    events += writer.opening(calls)
+                events += _written(writer, *arrival)
+                n_open -= arrival[1].is_last
+                if events and n_open:
+                    yield event_bytes(events, named=writer.named_events)
+                    events = []
+        events += writer.accounts(calls)
     except Exception as error:
         finish(None)
-        for value in writer.failure(error):
-            yield value
-        return
-    for value in writer.accounts(calls):
-        yield value
+        events += writer.failure(error)
+    if last := event_bytes(events, named=writer.named_events) + writer.end:
+        yield last
 
 
 def _written(writer: AnswerWriter, call: Call, output: Output) -> Iterable[JsonObject]:

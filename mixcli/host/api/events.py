@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from fastapi.responses import StreamingResponse
 
@@ -13,42 +13,35 @@ JsonObject = dict[str, object]
 EVENTS, DONE = "text/event-stream", b"data: [DONE]\n\n"
 NO_STORE = {"Cache-Control": "no-store"}
 BEAT = 2.0  # seconds of silence after which a stream shows that this process is alive
-ALIVE = None  # what stands for it in a stream: a comment, which every client of server-sent events skips
+ALIVE = b": alive\n\n"  # the comment that does so, which every client of server-sent events skips
 
 
 def event_stream(
-    values: AsyncGenerator[JsonObject | None, None],
-    finish: Callable[[Reply | None], None] | None = None,
-    *,
-    end: bytes = DONE,
-    named: bool = False,
+    pieces: AsyncGenerator[bytes, None], finish: Callable[[Reply | None], None] | None = None
 ) -> StreamingResponse:
-    """Stream values as server-sent events, with `end` behind the last one; `finish` gets all of it once they have come to their end, or None.
+    """Stream pieces of server-sent events; `finish` gets all of them but comments once they have come to their end, or None."""
 
-    Where events are `named`, each has its `type` as the name of the event, as Anthropic's Messages and OpenAI's Responses do.
-    """
-
-    async def lines() -> AsyncGenerator[bytes, None]:
+    async def recorded(finish: Callable[[Reply | None], None]) -> AsyncGenerator[bytes, None]:
         recording = Recording()
         try:
-            async with contextlib.aclosing(values):
-                async for value in values:
-                    if value is ALIVE:
-                        yield b": alive\n\n"
-                        continue
-                    piece = _event(value, named=named)
-                    if finish:
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    if piece != ALIVE:
                         recording.add(piece)
                     yield piece
-            if finish:
-                recording.add(end)
-                finish(recording.reply(EVENTS))
-            yield end
+            finish(recording.reply(EVENTS))
         finally:
-            if finish:
-                finish(None)
+            finish(None)
 
-    return StreamingResponse(lines(), media_type=EVENTS, headers=NO_STORE)
+    return StreamingResponse(recorded(finish) if finish else pieces, media_type=EVENTS, headers=NO_STORE)
+
+
+def event_bytes(values: Iterable[JsonObject], *, named: bool = False) -> bytes:
+    """Write events in one piece, each of which costs every program on its way.
+
+    Where they are `named`, each has its `type` as the name of the event, as Anthropic's Messages and OpenAI's Responses do.
+    """
+    return b"".join(_event(value, named=named) for value in values)
 
 
 def _event(value: JsonObject, *, named: bool) -> bytes:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from mixcli.errors import BadRequest
-from mixcli.host.api.events import ALIVE, BEAT, JsonObject, event_stream
+from mixcli.host.api.events import ALIVE, BEAT, DONE, event_bytes, event_stream
 from mixcli.host.protocol.paths import ATTACH, FAILED, HEALTH, LOADING
 from mixcli.host.state import HostState
 
@@ -29,18 +29,19 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         return event_stream(_statuses(state, keep_alive))
 
 
-async def _statuses(state: HostState, keep_alive: float) -> AsyncGenerator[JsonObject | None, None]:
+async def _statuses(state: HostState, keep_alive: float) -> AsyncGenerator[bytes, None]:
     with state.keep_alive.client(keep_alive):
         last, spoke = None, time.monotonic()
         while not state.closing.is_set():
             now = state.load_status()
             if now.status == FAILED:
-                yield now.to_json()
+                yield event_bytes([now.to_json()]) + DONE
                 return
             if now != last:
-                yield now.to_json()
+                yield event_bytes([now.to_json()])
                 last, spoke = now, time.monotonic()
             elif now.status == LOADING and time.monotonic() - spoke >= BEAT:
                 yield ALIVE  # the client reads no further, it only holds the stream open
                 spoke = time.monotonic()
             await state.change()
+    yield DONE

@@ -8,13 +8,16 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from mixcli.host.api.app import create_app
 from mixcli.host.loop import ENDED
 from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
+from mixcli.host.protocol.paths import CHAT
 from mixcli.host.state import HostState
 from profiles.placement import Placement
+from tests.support.app import App
 from tests.support.waiting import LIMIT
 
 QUESTION = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -66,3 +69,27 @@ def test_a_stream_that_waits_begins_with_comments_and_an_error_ends_it(
 def test_a_whole_answer_that_waits_keeps_its_status(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixcli.host.api.answering.BEAT", 0.02)
     assert asyncio.run(answer(home, QUESTION, 1.0)).status_code == 503
+
+
+def test_the_events_of_an_output_leave_in_one_piece_and_the_last_ones_with_the_end(tiny: App) -> None:
+    body = {**QUESTION, "stream": True, "max_tokens": 1, "stream_options": {"include_usage": True}}
+    pieces = tiny._do(_pieces(create_app(tiny.state), json.dumps(body).encode()))
+    (piece,) = (piece for piece in pieces if piece)
+    assert piece.count(b"data: ") >= 4 and piece.endswith(b"data: [DONE]\n\n")
+
+
+async def _pieces(app: FastAPI, body: bytes) -> list[bytes]:
+    """Return the pieces of the body that answers a chat."""
+    pieces: list[bytes] = []
+    asked = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        return next(asked, None) or await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        pieces.append(message.get("body", b""))
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "query_string": b""}
+    await app(scope, receive, send)
+    return pieces
