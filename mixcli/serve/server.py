@@ -1,6 +1,5 @@
 """Serve a port in a thread of its own, so that it answers from the first moment, and drain it at the end."""
 
-import asyncio
 import contextlib
 import os
 import queue
@@ -11,6 +10,7 @@ from collections.abc import Generator
 from types import FrameType
 
 import uvicorn
+import uvloop
 
 from mixcli.errors import MixcliError
 from mixcli.serve.addresses import is_loopback
@@ -55,6 +55,7 @@ class PortServer:
         config = uvicorn.Config(
             Proxy(gate, limits, models),
             log_level="critical",
+            access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=DRAIN,
             server_header=False,
@@ -98,7 +99,7 @@ class PortServer:
 
     def _main(self) -> None:
         try:
-            asyncio.run(self._serve())
+            uvloop.run(self._serve())
         except BaseException as error:
             self._fault = error
         finally:

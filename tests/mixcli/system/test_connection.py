@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
@@ -67,17 +68,21 @@ class Server:
         return len(self.running.server_state.connections)
 
 
-@pytest.fixture(params=[PatientConnection, mixcli.serve.connection.GateConnection], ids=["host", "serve"])
+@pytest.fixture(
+    params=[(PatientConnection, asyncio.run), (mixcli.serve.connection.GateConnection, uvloop.run)],
+    ids=["host", "serve"],
+)
 def server(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    monkeypatch.setattr(request.param, "patience", PATIENCE)
+    connection, run = request.param  # with the event loop of each program
+    monkeypatch.setattr(connection, "patience", PATIENCE)
     server = Server(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(server.path))
-        config = uvicorn.Config(server.app(), log_level="error", lifespan="off", http=request.param)
+        config = uvicorn.Config(server.app(), log_level="error", lifespan="off", http=connection)
         server.running = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: asyncio.run(server.running.serve([listener])))
+        thread = threading.Thread(target=lambda: run(server.running.serve([listener])))
         thread.start()
         wait_for(lambda: server.running.started)
         yield server
