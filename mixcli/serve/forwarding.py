@@ -36,9 +36,10 @@ async def raced(work: Work, *ends: Work) -> int | None:
     """Do some work unless one of `ends` comes before; return which one came, None where the work was done. Raises what the work raises."""
     others = [asyncio.create_task(end) for end in ends]
     came: list[asyncio.Task[None]] = []
+    is_over = False
 
     def stop(end: asyncio.Task[None]) -> None:
-        if not came and not end.cancelled():
+        if not (is_over or came or end.cancelled()):
             came.append(end)
             limit.reschedule(0)
 
@@ -51,8 +52,8 @@ async def raced(work: Work, *ends: Work) -> int | None:
         if not came:
             raise
     finally:
+        is_over = True  # one that ends in this very moment calls all the same
         for end in others:
-            end.remove_done_callback(stop)
             end.cancel()
     return others.index(came[0]) if came else None
 

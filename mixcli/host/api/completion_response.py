@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sequence import Output
 from mixcli.host.api.completion_schema import Completion
-from mixcli.host.api.events import DONE, JsonObject
+from mixcli.host.api.events import DONE, JsonObject, event_bytes
 from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
 from mixcli.host.protocol.messages import TokenUsage
@@ -87,12 +87,10 @@ class CompletionResponseWriter:
         """Return the answer without a token: the prompts, where they are to come back, and their counts."""
         return {**self._envelope(list(self._alone())), "usage": self._usage([])}
 
-    async def alone_streamed(self) -> AsyncGenerator[JsonObject, None]:
-        """Yield the events of such an answer."""
-        for choice in self._alone():
-            yield self._event_of(choice)
-        for counts in self.accounts([]):
-            yield counts
+    async def alone_streamed(self) -> AsyncGenerator[bytes, None]:
+        """Yield the events of such an answer, in one piece."""
+        events = [*map(self._event_of, self._alone()), *self.accounts([])]
+        yield event_bytes(events) + self.end
 
     def _alone(self) -> Iterator[JsonObject]:
         for i in range(len(self.echoes) * self.completion.request.n):
