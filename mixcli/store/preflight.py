@@ -144,8 +144,12 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
         raise IntegrityError(
             f"{name} has a tokenizer of kind {kind} without merges; convert it again with its tokenizer"
         )
-    texts = set(_raw_strings(tokens))
-    n_empty = sum(text == b"" for text in _raw_strings(tokens))
+    read = list(_raw_strings(tokens))
+    if any(
+        b"\0" in text for text in read
+    ):  # where llama.cpp, written in C++ behind a C interface, takes a text to end
+        read = [text.partition(b"\0")[0] for text in read]
+    texts, n_empty = set(read), read.count(b"")
     if len(texts) - (n_empty > 0) + n_empty != len(tokens):
         raise IntegrityError(
             f"{name} is damaged: {len(tokens) - len(texts):,} of its {len(tokens):,} tokens are duplicates"

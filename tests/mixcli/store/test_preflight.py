@@ -213,6 +213,7 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
     "no tokenizer": ({"tokenizer.ggml.model": None, "tokenizer.ggml.tokens": None}, {}, "no tokenizer"),
     "no tokens": ({"tokenizer.ggml.tokens": None}, {}, "no tokenizer"),
     "unknown tokenizer": ({"tokenizer.ggml.model": text("abacus")}, {}, "'abacus'"),
+    "a token that C reads as another": ({"tokenizer.ggml.tokens": texts([*TOKENS[:-1], b"a\0b"])}, {}, "are duplicates"),
     "a token twice": ({"tokenizer.ggml.tokens": texts([*TOKENS[:-1], b"a"])}, {}, "are duplicates"),
     "no byte tokens": (
         {"tokenizer.ggml.tokens": texts([*TOKENS[:3], *(b"x%d" % i for i in range(256)), *TOKENS[259:]])},
