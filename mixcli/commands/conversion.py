@@ -13,7 +13,6 @@ from mixcli.errors import UsageError
 from mixcli.store.file_types import file_type, tensor_type
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, counted, format_bytes, size_in_bytes
-from mixcli.system.signals import resumable
 from mixcli.system.text import as_argument, not_a_file
 from profiles.shape import tensor_class
 
@@ -73,7 +72,6 @@ def conversion_options(command: F) -> F:
     return with_options(cast(F, collect), options)
 
 
-@resumable()
 def run(source: Path, output_type: str | None, choices: Choices, **more: Any) -> None:
     """Convert or show what would be; the path of the result goes to stdout. `more` are further fields of quantize's Options."""
     from quantize import Options, execute, prepare

@@ -7,6 +7,7 @@ import click
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.conversion import Choices, allow_requantize_option, conversion_options, run
 from mixcli.commands.options import common
+from mixcli.system.signals import resumable
 
 
 @click.command("convert", cls=CheckedCommand)
@@ -28,6 +29,7 @@ from mixcli.commands.options import common
 @allow_requantize_option
 @conversion_options
 @common
+@resumable()
 def command(
     source: Path,
     output_type: str | None,

@@ -8,6 +8,7 @@ from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.conversion import Choices, allow_requantize_option, conversion_options, run
 from mixcli.commands.options import common
 from mixcli.errors import UsageError
+from mixcli.system.signals import resumable
 
 
 @click.command("quantize", cls=CheckedCommand)
@@ -16,6 +17,7 @@ from mixcli.errors import UsageError
 @allow_requantize_option
 @conversion_options
 @common
+@resumable()
 def command(source: Path, output_type: str | None, allow_requantize: bool, choices: Choices) -> None:
     """Quantize SOURCE, a GGUF file or an installed model, to QUANT (such as Q4_K_M). SOURCE should be BF16, F16, F32 or Q8_0.
 

@@ -43,18 +43,13 @@ def answer_grammar(
 
 
 def schema_of(use: ToolUse, tool: Tool) -> ConstraintSpec:
-    """Return what the arguments of a tool are held to: an object that has no other fields than its properties, unless it says so or
-    requires others.
+    """Return what the arguments of a tool are held to: an object, without properties an empty one.
 
     Raises BadRequest, which names the tool, for an invalid schema, and for one that a strict tool wants enforced and that cannot be.
     """
     schema = json.loads(tool.parameters)
     if isinstance(schema, dict):
-        schema = {"type": "object", **schema}
-        if not schema.keys() & {"additionalProperties", "$ref", "anyOf", "oneOf", "allOf"} and _names_all(
-            schema
-        ):
-            schema["additionalProperties"] = False
+        schema = {"type": "object", "properties": {}, **schema}
     param = f"tools.{use.tools.index(tool)}.function.parameters"
     try:
         return ConstraintSpec.of("json_schema", schema, param=param, loose=not tool.strict)
@@ -64,13 +59,6 @@ def schema_of(use: ToolUse, tool: Tool) -> ConstraintSpec:
         return ConstraintSpec("json_schema", ANY_OBJECT, param)
     except BadRequest as error:
         raise named(error, tool) from None
-
-
-def _names_all(schema: dict[str, object]) -> bool:
-    """Return whether all required properties have a schema."""
-    properties, required = schema.get("properties"), schema.get("required", [])
-    known = properties if isinstance(properties, dict) else {}
-    return not isinstance(required, list) or all(name in known for name in required if isinstance(name, str))
 
 
 def named(error: BadRequest, tool: Tool) -> BadRequest:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from mixcli.engine.closed_objects import closed
 from mixcli.engine.schema_references import without_repeated_type
 from mixcli.errors import BadRequest
 from mixcli.request.sampling_table import shown
@@ -86,12 +87,12 @@ class Unenforceable(BadRequest):
 
 
 def prepared(schema: object, param: str, *, loose: bool = False) -> object:
-    """Return a schema that says the same to llguidance, where it is `loose` at most the same.
+    """Return a schema that says the same to llguidance, where it is `loose` at most the same, and closes its objects.
 
     Raises BadRequest for `param` that names the keyword and its place, Unenforceable where the schema is valid.
     """
     check_depth(schema, param)
-    return _Preparation(schema, param, loose=loose).schema(schema, ())
+    return _Preparation(schema, param, loose=loose).schema(closed(schema), ())
 
 
 def check_depth(value: object, param: str) -> None:

@@ -264,7 +264,7 @@ def test_openais_batch_files_pass_through(mixcli: Runner, with_demo: Path, tmp_p
     assert first["id"].startswith("batch_req_")
     assert third["response"]["status_code"] == 400
     assert "temperature" in third["response"]["body"]["error"]["message"]
-    assert "/v1/embeddings is not supported" in fourth["error"]["message"]
+    assert 'the url "/v1/embeddings" is not supported' in fourth["error"]["message"]
 
 
 @pytest.mark.parametrize(

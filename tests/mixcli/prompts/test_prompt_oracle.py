@@ -103,13 +103,14 @@ def test_thinking_is_an_effort_where_the_format_has_one(formats: dict[str, ChatF
 
     assert encoded("v15", thinking=True) == encoded("v15", reasoning_effort="high")
     assert encoded("v15", thinking=False) == encoded("v15", reasoning_effort="none") == encoded("v15")
-    assert encoded("v15", thinking=True, reasoning_effort="none") == encoded("v15")
+    with pytest.raises(BadRequest, match="reasoning_effort is 'none', but enable_thinking is true"):
+        encoded("v15", thinking=True, reasoning_effort="none")
     assert encoded("v13", thinking=True) == encoded("v13")
     assert encoded("v3", thinking=False) == encoded("v3")
-    for name, thinking, said in (("v13", False, "cannot turn thinking off"), ("v3", True, "does not think")):
+    for name, thinking, said in (("v13", False, "always thinks"), ("v3", True, "does not think")):
         with pytest.raises(BadRequest, match=said) as caught:
             encoded(name, thinking=thinking)
-        assert caught.value.param == "thinking"
+        assert caught.value.param == "enable_thinking"
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
