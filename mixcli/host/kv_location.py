@@ -34,7 +34,7 @@ def open_store(path: Path, placement: Placement) -> KvStore | None:
         head,
         status.st_size,
         status.st_mtime_ns,
-        status.st_ctime_ns,
+        status.st_ino,
         placement.type_k,
         placement.type_v,
         placement.flash_attn,

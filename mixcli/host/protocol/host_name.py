@@ -26,8 +26,8 @@ class HostName:
     def socket(self) -> Path:
         """Return the unix socket of the host: a changed file, or another question, has another."""
         status = self.path.stat()
-        # another file of that size and name may have the same modification time, but not all of these
-        file = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        # not the change time: a hard link or chmod changes it, and a second host of the same file would fill the memory
+        file = [status.st_ino, status.st_size, status.st_mtime_ns]
         identity = [os.fspath(self.path), *file, self.asked]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         return paths.runtime_dir() / f"{key}.sock"
