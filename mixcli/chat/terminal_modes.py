@@ -3,22 +3,19 @@
 import os
 import re
 import select
-import signal
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 
 from mixcli.system.console import console
 from mixcli.system.stdin import decode
+from mixcli.system.terminal import SHOW_CURSOR, lent_while_stopped, lines_edited, write
 from mixcli.system.text import strip_controls
 
 _SEQUENCE = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO."
 )  # a key that is not a character, and the brackets of a paste
 PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
-SHOW_CURSOR = "\x1b[?25h"
 
 
 def is_dumb() -> bool:
@@ -32,21 +29,21 @@ def keys_as_typed() -> Iterator[None]:
 
     Between two prompts the terminal would otherwise take some of them itself: a Ctrl-D as the end of a line, which is lost.
     """
-    with _lines_edited(edited=False):
+    with lines_edited(edited=False):
         yield
 
 
 @contextmanager
 def typing_ahead() -> Iterator[None]:
     """Between two prompts, keep what is typed for the next one, unseen; Ctrl-C still interrupts, and Ctrl-Z stops."""
-    with _lines_edited(edited=False), _pastes_bracketed(bracketed=True), _stoppable():
+    with lines_edited(edited=False), _pastes_bracketed(bracketed=True), lent_while_stopped(_shell):
         yield
 
 
 @contextmanager
 def other_program() -> Iterator[None]:
     """Lend another program, inside of `typing_ahead`, the terminal as programs expect it."""
-    with _lines_edited(edited=True), _pastes_bracketed(bracketed=False):
+    with lines_edited(edited=True), _pastes_bracketed(bracketed=False):
         yield
 
 
@@ -61,43 +58,11 @@ def typed_ahead() -> str:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """While Ctrl-Z has stopped this program, lend the shell the terminal as shells expect it, with a cursor."""
-    if not console.is_terminal(sys.stdout) or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+def _shell() -> Iterator[None]:
+    """Lend the shell the terminal, with a cursor."""
+    with other_program():
+        write(SHOW_CURSOR)
         yield
-        return
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        with other_program():
-            _write(SHOW_CURSOR)
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            signal.signal(number, stop)
-
-    signal.signal(signal.SIGTSTP, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-
-
-@contextmanager
-def _lines_edited(*, edited: bool) -> Iterator[None]:
-    """Let the terminal itself show and edit what is typed, or not, and set it back afterwards."""
-    if not console.is_terminal(sys.stdin):
-        yield
-        return
-    handle = sys.stdin.fileno()
-    before = termios.tcgetattr(handle)
-    during = termios.tcgetattr(handle)
-    editing = termios.ECHO | termios.ICANON
-    during[3] = during[3] | editing if edited else during[3] & ~editing
-    termios.tcsetattr(handle, termios.TCSANOW, during)
-    try:
-        yield
-    finally:
-        with suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(handle, termios.TCSANOW, before)
 
 
 @contextmanager
@@ -106,14 +71,9 @@ def _pastes_bracketed(*, bracketed: bool) -> Iterator[None]:
     if not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stdout)) or is_dumb():
         yield
         return
-    _write(PASTE_ON if bracketed else PASTE_OFF)
+    write(PASTE_ON if bracketed else PASTE_OFF)
     try:
         yield
     finally:
         with suppress(OSError):  # the terminal is gone
-            _write(PASTE_OFF if bracketed else PASTE_ON)
-
-
-def _write(sequence: str) -> None:
-    sys.stdout.write(sequence)
-    sys.stdout.flush()
+            write(PASTE_OFF if bracketed else PASTE_ON)

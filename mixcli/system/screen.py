@@ -4,20 +4,20 @@ import os
 import select
 import shutil
 import sys
-import termios
 import time
-import tty
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixcli.system.console import console
+from mixcli.system.terminal import HIDE_CURSOR, SHOW_CURSOR, lent_while_stopped, lines_edited, write
 from mixcli.system.text import strip_controls
 
 if TYPE_CHECKING:
     from rich.live import Live
 
 POLL_INTERVAL = 0.1  # seconds between two looks at the size of the terminal
+ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 DUMB = ("dumb", "unknown", "")
 
 Line = Sequence[tuple[str, str]]  # pieces of text, each with a style, as in console.picture
@@ -67,32 +67,26 @@ class Screen:
                 return os.read(sys.stdin.fileno(), 64).decode("utf-8", "replace") or "\x04"
         return ""
 
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lend the shell the terminal as it was before; then the next picture is drawn at once."""
+        write(LEAVE_SCREEN + SHOW_CURSOR)
+        with lines_edited(edited=True):
+            yield
+        write(ENTER_SCREEN + HIDE_CURSOR)
+        self._size = (0, 0)
+
 
 @contextmanager
 def held_screen() -> Iterator[Screen]:
     """Hold the terminal while the block runs; then everything looks as before, also after Ctrl-C, which stays a signal."""
     from rich.live import Live
 
-    with _unbuffered_keys():
+    with lines_edited(edited=False):
         terminal = console.rich(sys.stdout)
         live = Live(
             console=terminal, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
-        with live:
-            yield Screen(live)
-
-
-@contextmanager
-def _unbuffered_keys() -> Iterator[None]:
-    """Let keys come as they are pressed and not show them, where stdin is a terminal."""
-    if not console.is_terminal(sys.stdin):
-        yield
-        return
-    number = sys.stdin.fileno()
-    before = termios.tcgetattr(number)
-    try:
-        tty.setcbreak(number, termios.TCSANOW)
-        yield
-    finally:
-        with suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(number, termios.TCSANOW, before)
+        screen = Screen(live)
+        with live, lent_while_stopped(screen.lent):
+            yield screen

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from tests.conftest import Runner
 from tests.support.terminal import Terminal
 from tests.support.told_host import OLD, told_host
 
-ENTER, LEAVE, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
 @pytest.fixture
@@ -50,6 +53,22 @@ def test_signals_leave_the_terminal_as_it_was(old_host: Path, number: int, code:
         assert terminal.wait_for_end() == code
     assert LEAVE in terminal.raw
     assert "Traceback" not in terminal.raw
+
+
+def test_ctrl_z_shows_the_shell_and_fg_the_picture(old_host: Path) -> None:
+    with Terminal(old_host, shell="exec bash --norc --noprofile -i") as shell:
+        shell.type(f"{shlex.join([sys.executable, '-m', 'mixcli', 'top', '--interval', '3600'])}\r")
+        shell.wait_for(lambda: "q quits" in shown(shell))
+        shell.type("\x1a")
+        shell.wait_for("Stopped")
+        left = shell.raw.rpartition("Stopped")[0].rpartition(ENTER)[2]
+        assert (left.count(LEAVE), left.rfind(HIDE_CURSOR) < left.rfind(SHOW_CURSOR)) == (1, True)
+        shell.type("stty -a | tr ' ' '\\n' | grep -x -e icanon -e echo | wc -l\r")
+        shell.wait_for("2\n")
+        shell.type("fg\r")
+        shell.wait_for(lambda: "q quits" in shell.raw.rpartition("Stopped")[2].rpartition(ENTER)[2])
+        shell.type("q")
+        shell.wait_for(lambda: shell.raw.count(LEAVE) == 2)
 
 
 def test_it_follows_the_size_of_the_terminal(old_host: Path) -> None:
