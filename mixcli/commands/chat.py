@@ -152,7 +152,7 @@ def _tools(words: tuple[str, ...], yes: bool, stack: contextlib.ExitStack) -> "T
 def _installed_or_pulled(model: str | None, load_options: "LoadOptions") -> str | None:
     """Return the model to chat with; where it is not installed, offer to download it, or to make the demo where no model was named.
 
-    Raises NotInstalled where both are declined.
+    The command ends where both are declined.
     """
     from mixcli.store.store import find
 
@@ -170,5 +170,5 @@ def _installed_or_pulled(model: str | None, load_options: "LoadOptions") -> str 
         is_open = missing.name is None and missing.offer != "demo"
         if is_open and console.confirm("Make the demo instead?", default=True, otherwise=how):
             return bring("demo", load_options)
-        raise missing from None
+        raise SystemExit(missing.exit_code) from None  # the note has said why
     return model

@@ -146,9 +146,9 @@ def keys_in(headers: Headers) -> list[str]:
 
 def _elsewhere(method: str, path: str, found: tuple[Route, str] | None) -> Refusal | None:
     if found is None:
-        return invalid(
-            404, f"{path[:200]} not found; available paths: {', '.join(public_paths())}", "unknown_url"
-        )
+        page = "`mixcli serve --ui` has a chat page there; " if path == "/" else ""
+        sentence = f"{path[:200]} not found; {page}available paths: {', '.join(public_paths())}"
+        return invalid(404, sentence, "unknown_url")
     route, _ = found
     if method not in route.methods:
         sentence = f"{method} not allowed for {path[:200]}; use {route.method}"

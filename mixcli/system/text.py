@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SURROGATE = "[\ud800-\udfff]"
 SAMPLE = 1 << 16  # bytes that tell what kind of data something is
-_POLL_INTERVAL = 1 << 12  # of them, that tell an encoding
+_HEAD = 1 << 12  # of them, that tell an encoding
 MAX_SHOWN = 200  # characters of a path in a sentence
 MAX_WORD = 2000  # characters of a word in a message
 _LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
@@ -128,7 +128,7 @@ def not_text(raw: bytes, *, of_lines: bool = False) -> str:
             return f"is {what}; {advice}"
     if raw.startswith(_TAR, _TAR_AT):
         return "is a tar archive; unpack it first: tar -x"
-    head = raw[:_POLL_INTERVAL]
+    head = raw[:_HEAD]
     for width, place, name in _WIDE:
         units = len(head) // width
         if units >= 2 and _is_wide(head[: units * width], width, place):
@@ -136,21 +136,21 @@ def not_text(raw: bytes, *, of_lines: bool = False) -> str:
     sample = raw[:SAMPLE]
     if not of_lines and b"\0" in sample:
         return f"is not text: byte {sample.index(0) + 1:,} is NUL; pass text"
-    n_bad = _n_bad(sample, is_whole=len(raw) <= SAMPLE)
-    if n_bad > max(_FEW_BAD, SHARE_BAD * len(sample)):
-        share = 100 * n_bad / len(sample)
-        return (
-            f"is not text: {share:.0f} % of its first {len(sample):,} bytes are not UTF-8; "
-            "pass text, or convert it: iconv -f latin1 -t UTF-8"
-        )
-    return ""
-
-
-def _n_bad(sample: bytes, *, is_whole: bool) -> int:
-    """Count bytes that are not UTF-8 or control characters; a character that the end of the sample cuts is neither."""
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(sample, final=is_whole)
+    n_invalid = _n_invalid(sample, is_whole=len(raw) <= SAMPLE)
     n_control = len(sample) - len(sample.translate(None, _CONTROL + b"\0"))
-    return text.count("\ufffd") - sample.count("\ufffd".encode()) + n_control
+    if n_invalid + n_control <= max(_FEW_BAD, SHARE_BAD * len(sample)):
+        return ""
+    what, advice = "not UTF-8", "pass text, or convert it: iconv -f latin1 -t UTF-8"
+    if n_control >= n_invalid:
+        what, advice = "control characters or not UTF-8", "pass text"
+    share = (n_invalid + n_control) / len(sample)
+    return f"is not text: {100 * share:.0f} % of its first {len(sample):,} bytes are {what}; {advice}"
+
+
+def _n_invalid(sample: bytes, *, is_whole: bool) -> int:
+    """Count bytes that are not UTF-8; a character that the end of the sample cuts is."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(sample, final=is_whole)
+    return text.count("\ufffd") - sample.count("\ufffd".encode())
 
 
 def _is_wide(head: bytes, width: int, place: int) -> bool:

@@ -17,7 +17,7 @@ from tests.fuzz.values import TEXTS, edited, edits, json_values
 
 pytestmark = pytest.mark.slow
 
-CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")
 NAMES = ["in.csv", "in.tsv", "in.jsonl", "in.ndjson", "in.json", "in.txt", "-", "in", "in.CSV"]
 CELL = st.sampled_from([one for one in TEXTS if "\x00" not in one]) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=6

@@ -293,6 +293,7 @@ def test_without_a_model_a_terminal_is_offered_one(stage: Stage) -> None:
     chat.wait_for("Make the demo instead? [Y/n]:")
     chat.type("n\n")
     assert chat.wait_for_end() == 2
+    assert chat.text.count("no model is installed") == 1
     named = stage.terminal("chat", "-m", "mistral", columns=200, HF_HUB_OFFLINE="1")
     named.wait_for("Pull mistral now? [Y/n]:")
     named.type("\n")

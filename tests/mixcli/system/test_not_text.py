@@ -21,6 +21,7 @@ from mixcli.system.text import SAMPLE, not_text
 NOISE = bytes(pow(7, n, 257) % 256 for n in range(1, 200)).replace(b"\0", b"\x01")
 DATA = {
     "noise": (NOISE, "is not text"),
+    "control characters": (b"ab\x01\x02" * 100, "50 % of its first 400 bytes are control characters"),
     "a NUL": (b"some text\0" + b"x" * 100, "is not text: byte 10 is NUL"),
     "another encoding": ("Это не UTF-8, а cp1251. ".encode("cp1251") * 4, "% of its first"),
     "a picture": (b"\x89PNG\r\n\x1a\n", "is an image"),
