@@ -102,9 +102,9 @@ class TailoringProblem:
         found = allocate(self.sizes, self.costs, budget - self.bytes_pinned(pinned))
         return None if found is None else self._chosen(found.options, pinned, found.gap)
 
-    def simply_filled(self, budget: int, pinned: Types) -> TailoredTypes | None:
+    def simply_filled(self, budget: int, pinned: Types, seed: int = SEED) -> TailoredTypes | None:
         """Return the types of a rule without any table: all tensors as large as all can be, then some one step larger, drawn at random."""
-        order = np.random.default_rng(SEED).permutation(len(self.free))
+        order = np.random.default_rng(seed).permutation(len(self.free))
         found = fill_in_order(self.sizes, self.costs, budget - self.bytes_pinned(pinned), order)
         return None if found is None else self._chosen(found.options, pinned)
 
