@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from profiles.costs import plus, times
+from profiles.cost_arithmetic import plus, times
 from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells

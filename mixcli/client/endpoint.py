@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from mixcli.client.deadlines import TimedConnection, TimedResponse
 from mixcli.client.events import Response, body_of
 from mixcli.client.openai import GONE, ChatClient
+from mixcli.client.timed_connection import TimedConnection, TimedResponse
 from mixcli.errors import MixcliError, NotReachable, UsageError
 
 PATIENCE = (

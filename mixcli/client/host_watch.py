@@ -17,7 +17,7 @@ from mixcli.system.locks import exclusive
 if TYPE_CHECKING:
     from mixcli.host.protocol.health import HostHealth
 
-PATIENCE = 2.4  # seconds for a host to reply
+REPLY_TIMEOUT = 2.4  # seconds for a host to reply
 MARGIN = 0.4  # seconds of it that are left to find out whose a silent socket is
 STOPPING = "stopping"
 
@@ -31,7 +31,7 @@ class HostWatch(Watch["HostHealth"]):
     process and the model are known.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = REPLY_TIMEOUT) -> None:
         super().__init__(patience)
         self._known: dict[int, HostRecord] = {}
 
@@ -101,4 +101,4 @@ def _named(state: "HostHealth", record: HostRecord | None) -> "HostHealth":
     return replace(state, model=record.label, path=record.path) if record else state
 
 
-__all__ = ["NOT_LISTENING", "PATIENCE", "PENDING", "STOPPING", "UNRESPONSIVE", "HostWatch", "clear_if_dead"]
+__all__ = ["NOT_LISTENING", "PENDING", "REPLY_TIMEOUT", "STOPPING", "UNRESPONSIVE", "HostWatch", "clear_if_dead"]

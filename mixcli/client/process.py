@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixcli.client.host_watch import NOT_LISTENING, PATIENCE, HostWatch, clear_if_dead
+from mixcli.client.host_watch import NOT_LISTENING, REPLY_TIMEOUT, HostWatch, clear_if_dead
 from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.unix_http import BrokenResponse
 from mixcli.errors import Busy, MixcliError, ModelDied
@@ -171,7 +171,7 @@ def hosts() -> "list[HostHealth]":
     """Return the state of every host, all requested at once and for two seconds, as HostWatch describes it."""
     watch = HostWatch()
     watch.send()
-    return watch.states(PATIENCE)
+    return watch.states(REPLY_TIMEOUT)
 
 
 def stop(pid: int) -> None:

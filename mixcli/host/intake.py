@@ -10,11 +10,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mixcli.errors import Busy, MixcliError, UsageError
+from mixcli.host.protocol.body_limits import MAX_BODY, MAX_HELD, WHOLE_BODY
 from mixcli.host.protocol.errors import error_body
-
-MAX_BODY = 1 << 26  # bytes of one request, as the gate of `serve` has it
-WHOLE_BODY = 120.0  # seconds for it, as `serve` has them
-MAX_HELD = 1 << 27  # bytes of the bodies of all requests that are not answered yet
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -82,7 +79,7 @@ class Intake:
     def _check(self, n_bytes: int, *, announced: bool = False) -> None:
         if n_bytes > self._max_body:
             raise _Refused(
-                413, UsageError(f"the request is larger than {self._max_body:,} bytes; shorten it")
+                413, UsageError(f"the request body is larger than {self._max_body:,} bytes; shorten it")
             )
         if self._n_held + (n_bytes if announced else 0) > self._max_held:
             raise _Refused(

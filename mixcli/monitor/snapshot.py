@@ -9,7 +9,7 @@ from mixcli.client.port_watch import PortWatch, ServedPort
 from mixcli.host.protocol.health import HostCounts, HostHealth, HostUse
 from mixcli.system.process_state import born, resident
 
-PATIENCE = 1.7  # seconds for a host or a port to answer
+REPLY_TIMEOUT = 1.7  # seconds for a host or a port to answer
 LOOK = 1.9  # seconds of a look after which each has answered or is late
 ENDED = "ended"
 ENDED_SHOWN = 10.0  # seconds for which a host that has ended is still shown
@@ -55,7 +55,7 @@ class Monitor:
     """Looks at hosts and ports again and again; what does not answer never holds up a look for longer than that may take."""
 
     def __init__(self) -> None:
-        self._hosts, self._ports = HostWatch(PATIENCE), PortWatch(PATIENCE)
+        self._hosts, self._ports = HostWatch(REPLY_TIMEOUT), PortWatch(REPLY_TIMEOUT)
         self._seen: dict[int, HostHealth] = {}
         self._ended: dict[int, tuple[float, HostHealth]] = {}
 

@@ -4,7 +4,6 @@ A layout (formats.py, jinja.py) turns messages into parts: token ids for the tem
 each text one run as the model saw it in training. The text goes through content_tokenizer.py, which gives ordinary tokens only.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,16 +12,22 @@ from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model, Vocab
 from mixcli.prompts.answer_syntax import AnswerSyntax
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.format_check import TemplateProbes, fingerprint
-from mixcli.prompts.formats import chatml, mistral_v1
+from mixcli.prompts.format_check import TemplateProbes
+from mixcli.prompts.formats import (
+    candidates_for,
+    for_vocabulary,
+    format_without_template,
+    known_format,
+    layout_of,
+    version_name,
+    version_of,
+)
 from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOptions
-from mixcli.prompts.mistral_formats import EFFORTS, MANNERS, VERSIONS, WITH_SYSTEM, mistral, suits
+from mixcli.prompts.mistral_formats import EFFORTS, MANNERS, WITH_SYSTEM, mistral
 
 NO_EFFORT = "none"
 WITHOUT_GAPS = ("mistral-v15",)  # formats that write the parts of a message without anything between them
 ROLES = ("system", "user", "assistant", "tool")
-
-_DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]{0,8000}?)<\|im_end\|>")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class ChatFormat:
         tokenizer = ContentTokenizer(model.vocab, template)
         if template:
             return cls._by_template(template, tokenizer, model.vocab)
-        name = _from_vocabulary(model.vocab, model.metadata("general.name") or model.path.name)
+        name = format_without_template(model.vocab, model.metadata("general.name") or model.path.name)
         if name is None:
             raise UsageError(
                 f"{model.path.name} has no chat template: it is a base model, which continues text and cannot chat; "
@@ -56,8 +61,8 @@ class ChatFormat:
     @classmethod
     def _own(cls, name: str, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
         syntax = AnswerSyntax.of_format(name, vocab, template)
-        efforts = EFFORTS if name == _name(15) else ()
-        return cls(name, _built(name, template, vocab), tokenizer, syntax, efforts)
+        efforts = EFFORTS if name == version_name(15) else ()
+        return cls(name, layout_of(name, template, vocab), tokenizer, syntax, efforts)
 
     @classmethod
     def _by_template(cls, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
@@ -66,8 +71,8 @@ class ChatFormat:
         A template without tools leaves open which version's calls are meant: then the vocabulary tells. One whose tools differ writes the
         conversations with tools.
         """
-        candidates = _candidates(template, vocab)
-        known = KNOWN.get(fingerprint(template))
+        candidates = candidates_for(template, vocab)
+        known = known_format(template)
         if known in candidates:
             return cls._own(known, template, tokenizer, vocab)
         from mixcli.prompts.jinja import JinjaLayout
@@ -80,10 +85,10 @@ class ChatFormat:
         if not alike:
             return cls("jinja", jinja, tokenizer, jinja.syntax, efforts)
         if not probes.knows_tools:
-            name = _by_tokens([one.name for one in alike], vocab)
+            name = for_vocabulary([one.name for one in alike], vocab)
             layout = next(one.layout for one in alike if one.name == name)
             syntax = AnswerSyntax.of_format(name, vocab, template)
-            return cls(name, layout, tokenizer, syntax, (efforts or EFFORTS) if name == _name(15) else ())
+            return cls(name, layout, tokenizer, syntax, (efforts or EFFORTS) if name == version_name(15) else ())
         for one in alike:
             if any(map(probes.with_tools, one.written)):
                 syntax = AnswerSyntax.of_format(one.name, vocab, template)
@@ -192,69 +197,6 @@ def _either(plain: Layout, with_tools: Layout) -> Layout:
     return layout
 
 
-def _candidates(template: str, vocab: Vocab) -> list[str]:
-    """Name the formats of our own that a template may be, by its markers and by the tokens that the vocabulary has."""
-    found = []
-    if "<|im_start|>" in template and _has_chatml(vocab):
-        found.append("chatml")
-    if "[INST]" in template and "[INST]" in vocab.specials:
-        found += [_name(version) for version in VERSIONS if suits(version, vocab)]
-    elif "[INST]" in template and vocab.is_sentencepiece:
-        found.append("mistral-v1")
-    return found
-
-
-def _by_tokens(names: Sequence[str], vocab: Vocab) -> str:
-    """Return the one of some formats, newest first, that a vocabulary was made for, where they differ in tools only."""
-    return names[0] if len(names) == 1 or _newest(vocab) not in names else _newest(vocab)
-
-
-def _newest(vocab: Vocab) -> str:
-    """Return the version that a vocabulary with control tokens was made for, as far as its tokens show it."""
-    unsure = () if "[THINK]" in vocab.specials else (13,)  # as 11 without reasoning
-    return _name(
-        next(one for one in VERSIONS if suits(one, vocab) and not (one in unsure and suits(11, vocab)))
-    )
-
-
-def _from_vocabulary(vocab: Vocab, model_name: str) -> str | None:
-    """Guess for the files of 2023, made before templates were kept in GGUF."""
-    if _has_chatml(vocab):
-        return "chatml"
-    if "[INST]" in vocab.specials:
-        return _newest(vocab)
-    name = model_name.lower()
-    if vocab.is_sentencepiece and any("instruct" in name.partition(one)[2] for one in ("mixtral", "mistral")):
-        return "mistral-v1"
-    return None
-
-
-def _has_chatml(vocab: Vocab) -> bool:
-    return "<|im_start|>" in vocab.specials and "<|im_end|>" in vocab.specials
-
-
-def default_system(template: str) -> str | None:
-    """Return the system message that a ChatML template puts in where the conversation has none."""
-    for match in _DEFAULT_SYSTEM.finditer(template):
-        if not re.search(r"""["']\s*[+~]""", match[1]):
-            return match[1].replace("\\n", "\n")
-    return None
-
-
-def _name(version: int) -> str:
-    return f"mistral-v{version}"
-
-
-def _built(name: str, template: str, vocab: Vocab) -> Layout:
-    if name == "chatml":
-        return chatml(vocab, default_system(template))
-    return mistral_v1(vocab) if name == _name(1) else mistral(vocab, _version(name))
-
-
-def _version(name: str) -> int:
-    return int(name.removeprefix("mistral-v"))
-
-
 @dataclass(frozen=True)
 class _Candidate:
     """A format of our own that a template may be: its layout, and the ways in which a template of it may write."""
@@ -267,8 +209,8 @@ class _Candidate:
     def of(
         cls, name: str, template: str, tokenizer: ContentTokenizer, vocab: Vocab, probes: TemplateProbes
     ) -> "_Candidate":
-        if name == "chatml" or (version := _version(name)) < WITH_SYSTEM:
-            layout = _built(name, template, vocab)
+        if name == "chatml" or (version := version_of(name)) < WITH_SYSTEM:
+            layout = layout_of(name, template, vocab)
             return cls(name, layout, (layout,))
         system = (
             (lambda: tokenizer.split_literal(probes.default_system())) if probes.default_system() else None
@@ -276,18 +218,3 @@ class _Candidate:
         make = partial(mistral, vocab, version, probes.efforts or EFFORTS, system)
         written = tuple(make(manner=manner) for manner in MANNERS)
         return cls(name, written[0], written)
-
-
-# Templates that need no probing (test_likeness.py probes them): sha256 of the text
-KNOWN = {
-    # quantize/vocab/mistral_jinja.py
-    "8e637d522e1ec1e89127d8f1d2bde2c01cc079daad984cc33339a10cafe967da": "mistral-v1",
-    "d233eeab6e631035b609bc54f9a27b68e008a3a08af6da6734b1c6407b10ef24": "mistral-v2",
-    "5e8e4aad1d1dbdc318e31278d0decf53718ad4a56661e1663510b0ce235a9d73": "mistral-v3",
-    "ab10ce0d790af9d02f508d7217f8f32a36130c301630adcd8c6965785d6206f6": "mistral-v7",
-    "87448fd5e0868e6cf887a8cd29e5ae4d7628a6186127ee5f48aa98e64f94653f": "mistral-v11",
-    "9c432d08e2343d62fa9ba4af547343ad137c2b0494ac83048b377e1ebd132701": "mistral-v13",
-    "99c65ddca6e7c742700000721f369f12920c9b4f59b4e651168d5e9cab1fcf1d": "mistral-v15",
-    # SmolLM2, the demo
-    "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "chatml",
-}

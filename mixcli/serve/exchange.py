@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixcli.host.protocol.body_limits import MAX_BODY, WHOLE_BODY
 from mixcli.serve.gate import Headers, only
 from mixcli.serve.limits import Held
-from mixcli.serve.refusal import MAX_BODY, TOO_LARGE, TOO_SLOW, Header, Refusal
+from mixcli.serve.refusal import TOO_LARGE, TOO_SLOW, Header, Refusal
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -23,7 +24,6 @@ EVENTS: list[Header] = [
     (b"cache-control", b"no-store"),
 ]
 
-WHOLE_BODY = 120.0  # seconds for a request's body
 LINGER = 1.0  # seconds in which the body of a refused request is read, so that its client gets the answer
 
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from mixcli.host.protocol.body_limits import MAX_BODY
 from mixcli.host.protocol.paths import HEALTH, Route, find_route, public_paths
 from mixcli.host.protocol.port_record import LOOK, LOOK_HEADER
 from mixcli.serve.chat_page import PageFile
 from mixcli.serve.cors import Cors
 from mixcli.serve.keys import digest
-from mixcli.serve.refusal import MAX_BODY, TOO_LARGE, TWO_LENGTHS, Header, Refusal, invalid
+from mixcli.serve.refusal import TOO_LARGE, TWO_LENGTHS, Header, Refusal, invalid
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

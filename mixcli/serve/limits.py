@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mixcli.host.protocol.body_limits import MAX_HELD
 from mixcli.serve.refusal import Refusal, unavailable
-
-MAX_HELD = 1 << 27  # bytes of the bodies of all requests that are not answered yet, as the host has it
 
 
 @dataclass

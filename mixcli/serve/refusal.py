@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mixcli.host.protocol.body_limits import MAX_BODY, WHOLE_BODY
 from mixcli.host.protocol.errors import ErrorBody, is_anthropic
 
 Header = tuple[bytes, bytes]
-
-MAX_BODY = 1 << 26  # bytes of a request
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ def unavailable(message: str, retry_after: int = 5, **fields: object) -> Refusal
     return Refusal(503, "server_error", message, retry_after=retry_after, fields=fields)
 
 
-TOO_LARGE = invalid(413, f"the request body is larger than {MAX_BODY:,} bytes, which is the limit")
-TOO_SLOW = invalid(408, "timed out while reading the request body")
+TOO_LARGE = invalid(413, f"the request body is larger than {MAX_BODY:,} bytes; shorten it")
+TOO_SLOW = invalid(408, f"the request body was incomplete after {WHOLE_BODY:.0f} s")
 NOT_HTTP = invalid(400, "invalid HTTP request")
 TWO_LENGTHS = Refusal(
     400,

@@ -11,7 +11,7 @@ from mixcli.host.call import Call, ChatQuestion
 from mixcli.host.loop import MAX_CALLS, EngineLoop
 from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from profiles.placement import Placement
 
 

@@ -8,7 +8,7 @@ import pytest
 from mistral_common.integrations.chat_templates.chat_templates import convert_tokenizer_to_chat_template
 
 from mixcli.llama.model import Model
-from mixcli.prompts import chat_format
+from mixcli.prompts import formats
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.format_check import fingerprint
 from mixcli.prompts.jinja import JinjaLayout
@@ -36,7 +36,7 @@ ASK = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 def test_known_templates_are_what_they_are_known_as(
     vocab_model: Callable[..., Model], smol: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = chat_format.KNOWN
+    known = formats.KNOWN
     assert [known[fingerprint(t)] for t in (V1, V3, V7, smol.chat_template or "")] == [
         *("mistral-v1", "mistral-v3", "mistral-v7", "chatml")
     ]
@@ -44,7 +44,7 @@ def test_known_templates_are_what_they_are_known_as(
     assert (
         names.pop("v2") == "mistral-v2"
     )  # by its comment: version 3 differs in nothing that a template without tools shows
-    monkeypatch.setattr(chat_format, "KNOWN", {})
+    monkeypatch.setattr(formats, "KNOWN", {})
     assert ChatFormat.of(smol).name == "chatml"
     for name, expected in names.items():
         assert (

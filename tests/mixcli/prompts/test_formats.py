@@ -6,7 +6,8 @@ import pytest
 
 from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model
-from mixcli.prompts.chat_format import ChatFormat, default_system
+from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.formats import default_system
 from mixcli.prompts.jinja import JinjaLayout
 from mixcli.prompts.messages import Message
 from quantize.source import Value, text

@@ -9,11 +9,12 @@ import pytest
 
 from mixcli.cli import cli
 from mixcli.errors import UsageError
+from mixcli.host.protocol.body_limits import MAX_BODY
 from mixcli.host.protocol.paths import ROUTES, find_route
 from mixcli.serve.cors import Cors, cors_of
 from mixcli.serve.gate import Accepted, Gate, Headers, Preflight, keys_in, names_of
 from mixcli.serve.keys import KeyRing
-from mixcli.serve.refusal import MAX_BODY, Refusal
+from mixcli.serve.refusal import Refusal
 from mixcli.serve.server import key_for
 
 KEY = "correct-horse-battery-staple"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mixcli.client import deadlines
-from mixcli.client.deadlines import TimedConnection
+from mixcli.client.timed_connection import TimedConnection
 from mixcli.client.endpoint import EndpointClient
 from mixcli.errors import DoesNotFit, NotReachable
 from mixcli.host.protocol.messages import ChatBody
