@@ -48,7 +48,7 @@ def _check_address_space() -> None:
     if 0 <= limit < MIN_ADDRESS_SPACE:
         os.write(
             2,
-            f"mixcli: the limit of memory (ulimit -v) is {limit >> 10:,} KiB; raise it to {MIN_ADDRESS_SPACE >> 10:,} or more\n".encode(),
+            f"mixcli: the memory limit (ulimit -v) is {limit >> 10:,} KiB; raise it to at least {MIN_ADDRESS_SPACE >> 10:,} KiB\n".encode(),
         )
         os._exit(EXIT_NO_MEMORY)
 

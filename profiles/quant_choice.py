@@ -196,7 +196,7 @@ def _pick_quality(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
     chosen = min(fluent, key=lambda row: (row.loss.percent, -row.decode))
     if chosen.decode < floor:
         return chosen, (
-            f"quality, never more loss than balanced's choice, which misses {floor:g} tok/s with {chosen.decode:.1f}"
+            f"quality, never more loss than balanced's choice; no such quant reaches {floor:g} tok/s, and this one decodes {chosen.decode:.1f}"
         )
     why = f"quality, the lowest loss with at least {floor:g} tok/s"
     better = [row for row in rows if row.loss.percent < chosen.loss.percent]

@@ -126,11 +126,11 @@ def open_model(source: Path, options: Options) -> ModelSource:
     """Open `source`: a folder with a checkpoint, or a GGUF file."""
     if source.suffix.lower() in _PICKLED:
         raise Unsupported(
-            f"{source} is a pickle file, which can run code when opened; download the model as safetensors or GGUF."
+            f"{source} is a pickle file, which can run code when opened; download the model as safetensors or GGUF"
         )
     if _is_gguf(source):
         if options.upcycle_experts:
-            raise UnusedOption(f"{source} is a GGUF; upcycling needs a dense checkpoint folder.")
+            raise UnusedOption(f"{source} is a GGUF; upcycling needs a dense checkpoint folder")
         return open_gguf(source)
     checkpoint = open_checkpoint(source)
     if options.upcycle_experts:
@@ -147,7 +147,7 @@ def _stored(model: ModelSource) -> dict[str, GGMLQuantizationType]:
         if MIXED in tensor.dtype:
             raise NeedsOption(
                 f"{tensor.where}: its experts have different types ({tensor.dtype}) and cannot be merged without loss; "
-                "pass --output-type and --allow-requantize."
+                "pass --output-type and --allow-requantize"
             )
     return stored_types(model)
 
@@ -171,11 +171,11 @@ def _of_recipe(
     """Return the types of a recipe, for the model that it was made for."""
     if options.output_type:
         raise UnusedOption(
-            f"the recipe has the type of every tensor; remove {options.output_type}, or --recipe."
+            f"the recipe has the type of every tensor; remove {options.output_type}, or --recipe"
         )
     if named := next(_said(options), None):
         raise UnusedOption(
-            f"{named} has no effect with --recipe, which has the type of every tensor; remove {named}."
+            f"{named} has no effect with --recipe, which has the type of every tensor; remove {named}"
         )
     recipe.check_model(model.tensors)
     types = {tensor.name: checked_type(recipe.types[tensor.name], tensor) for tensor in model.tensors}
@@ -199,7 +199,7 @@ def _check_nothing_chosen(options: Options) -> None:
     """Refuse options about types where every tensor keeps its own."""
     if named := next(_said(options), "--imatrix" if options.imatrix else None):
         raise UnusedOption(
-            f"{named} has no effect if every tensor keeps its type (COPY); choose an output quant or remove {named}."
+            f"{named} has no effect if every tensor keeps its type (COPY); choose an output quant or remove {named}"
         )
 
 
@@ -207,7 +207,7 @@ def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], op
     """Refuse an override that decides no tensor's type, and an importance matrix where nothing is quantized."""
     if options.imatrix and all(type_.name in _FLOATS for type_ in types.values()):
         raise UnusedOption(
-            f"--imatrix has no effect on {options.output_type}, which quantizes nothing; remove it."
+            f"--imatrix has no effect on {options.output_type}, which quantizes nothing; remove it"
         )
     matrices = [tensor for tensor in model.tensors if len(tensor.shape) > 1]
     for option, pattern, name in (
@@ -215,7 +215,7 @@ def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], op
         ("--output-tensor-type", r"^(output|token_embd)\.weight$", options.output_tensor_type),
     ):
         if name and not _decides([one for one in matrices if _matches(pattern, one.name)], name, types):
-            raise UnusedOption(f"{option} {name} has no effect on this model; remove it.")
+            raise UnusedOption(f"{option} {name} has no effect on this model; remove it")
     for number, (pattern, name) in enumerate(options.tensor_types):
         earlier = [other for other, _ in options.tensor_types[:number]]
         matching = [one for one in matrices if _matches(pattern, one.name)]
@@ -228,7 +228,7 @@ def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], op
                 if matching
                 else "no matrix matches"
             )
-            raise UnusedOption(f"--tensor {pattern:.200}={name} has no effect: {why}; remove it.")
+            raise UnusedOption(f"--tensor {pattern:.200}={name} has no effect: {why}; remove it")
 
 
 def _decides(tensors: list[TensorSource], name: str, types: dict[str, GGMLQuantizationType]) -> bool:
@@ -253,7 +253,7 @@ def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -
         if tensor.dtype != types[tensor.name].name and not good.issuperset(tensor.dtype.split(MIXED)):
             raise NeedsOption(
                 f"{tensor.where} is {tensor.dtype} already and would lose more quality as {types[tensor.name].name}; "
-                "start from BF16, F16 or Q8_0, or pass --allow-requantize."
+                "start from BF16, F16 or Q8_0, or pass --allow-requantize"
             )
 
 

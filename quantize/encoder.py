@@ -53,7 +53,7 @@ class Encoder:
             raise MalformedFile(_not_finite(rows, slab))
         if tensor.type == GGMLQuantizationType.F16 and largest >= _F16_LIMIT:
             raise Unsupported(
-                f"{source.where} has the value {largest:g}, too large for F16; choose BF16 or F32."
+                f"{source.where} has the value {largest:g}, too large for F16; choose BF16 or F32"
             )
         if largest > _HUGE and tensor.type not in _WIDE_TYPES:
             raise Unsupported(_too_large(source.where, largest, tensor.type))
@@ -69,7 +69,7 @@ class Encoder:
 
 
 def _too_large(where: str, largest: float, type_: GGMLQuantizationType) -> str:
-    return f"{where} has values up to {largest:g}, too large for {type_.name}; choose BF16."
+    return f"{where} has values up to {largest:g}, too large for {type_.name}; choose BF16"
 
 
 def quantizer(type_: GGMLQuantizationType, with_imatrix: bool, n_weights: int) -> Quantizer:

@@ -32,8 +32,8 @@ class MalformedFile(CorruptFile):
 
     def __str__(self) -> str:
         return (
-            f"{self.args[0]}; the file is damaged or was made wrongly: if its checksum differs from the repository's, "
-            "download it again, else use another repository."
+            f"{self.args[0]}; the file is damaged or was written incorrectly: if its checksum differs from the repository's, "
+            "download it again; otherwise use another repository"
         )
 
 

@@ -166,7 +166,7 @@ def _shards(
             used = len(header_bytes(_split_keys(0, 1, 0), ())) + ALIGNMENT
         if used + n_bytes > limit or len(groups) > MAX_SHARDS:
             raise BadOption(
-                f"shards of {limit:,} bytes are too small: {tensor.name} alone needs {used + n_bytes:,}; pass a larger --split-max-size."
+                f"shards of {limit:,} bytes are too small: {tensor.name} alone needs {used + n_bytes:,} bytes; pass a larger --split-max-size"
             )
         groups[-1].append(tensor)
         used += n_bytes

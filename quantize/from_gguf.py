@@ -69,7 +69,7 @@ def checkpoint_from_gguf(
     architecture = facts.get("general.architecture")
     if architecture != "llama" or facts.get("llama.expert_count"):
         kind = "a mixture of experts" if architecture == "llama" else f"a {architecture} model"
-        raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be converted to a folder.")
+        raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be converted to a folder")
     tokenizer, tokenizer_config = _tokenizer(facts, gguf.name)
     if chat_template is not None:
         tokenizer_config["chat_template"] = chat_template
@@ -87,7 +87,7 @@ def _tensors(tensors: Iterable[TensorSource], head_size: int, where: str) -> Ite
     for tensor in tensors:
         if tensor.name == "rope_freqs.weight":
             raise Unsupported(
-                f"{where} uses RoPE scaling (rope_freqs); convert the original checkpoint instead."
+                f"{where} uses RoPE scaling (rope_freqs); convert the original checkpoint instead"
             )
         dtype = "F32" if len(tensor.shape) == 1 else "BF16"
         source = replace(tensor, name=_original_name(tensor.name, where), dtype=dtype, read_raw=None)
@@ -102,7 +102,7 @@ def _original_name(name: str, where: str) -> str:
     layer, _, rest = rest.partition(".")
     kind, _, suffix = rest.partition(".")
     if first != "blk" or not layer.isdecimal() or kind not in _NAMES or suffix not in ("weight", "bias"):
-        raise Unsupported(f"{where} has the tensor {name!r}, which is not part of a dense llama model.")
+        raise Unsupported(f"{where} has the tensor {name!r}, which is not part of a dense llama model")
     return f"model.layers.{layer}.{_NAMES[kind]}.{suffix}"
 
 
@@ -134,7 +134,7 @@ def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[s
 
 def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if (model := facts.get("tokenizer.ggml.model")) != "gpt2":
-        raise Unsupported(f"{where} has a {model} tokenizer; only byte-level BPE (gpt2) can be written back.")
+        raise Unsupported(f"{where} has a {model} tokenizer; only byte-level BPE (gpt2) can be written back")
     tokens = list(facts.get("tokenizer.ggml.tokens", ()))
     types = list(facts.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
     if not tokens or len(types) != len(tokens):

@@ -33,7 +33,7 @@ except (
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         raise MemoryError from error
     raise QuantizeError(
-        f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); run `mixcli doctor`, or raise the memory limit (ulimit -v)."
+        f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); run `mixcli doctor`, or raise the memory limit (ulimit -v)"
     ) from error
 
 _TYPE_COUNT = 43  # GGML_TYPE_COUNT: "not set" in the parameters of llama_model_quantize
@@ -103,7 +103,7 @@ def quantize_chunk(
     )
     if written != out.nbytes:  # a type that the library does not write
         raise QuantizeError(
-            f"llama.cpp wrote {written:,} of {out.nbytes:,} bytes as {type_.name}; choose another type."
+            f"llama.cpp wrote {written:,} of {out.nbytes:,} bytes as {type_.name}; choose another type"
         )
     return out
 
@@ -118,7 +118,7 @@ def dequantize(type_: GGMLQuantizationType, raw: NDArray[np.uint8], n_cols: int)
         return raw.view(np.float32).reshape(n_rows, n_cols)
     to_float = _library().ggml_get_type_traits(int(type_)).contents.to_float
     if not to_float:
-        raise QuantizeError(f"llama.cpp cannot read weights of type {type_.name}.")
+        raise QuantizeError(f"llama.cpp cannot read weights of type {type_.name}")
     out = np.empty((n_rows, n_cols), dtype=np.float32)
     to_float(raw.ctypes.data, out.ctypes.data, out.size)
     return out
@@ -200,7 +200,7 @@ def dry_run(
     if failed:
         reasons = [line for line in text.splitlines() if "failed to quantize" in line]
         reason = reasons[-1].split("failed to quantize:", 1)[1].strip() if reasons else "no reason given"
-        raise QuantizeError(f"llama.cpp cannot choose types for this model: {reason}.")
+        raise QuantizeError(f"llama.cpp cannot choose types for this model: {reason}")
     return text
 
 

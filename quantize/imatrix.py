@@ -64,7 +64,7 @@ class Imatrix:
         wanted = f"{n_expert:,} of " if experts else ""
         raise CorruptFile(
             f"{self.name} has {experts}{counted(values.size // found, 'value')} for {tensor.name}, but the model needs {wanted}{n_cols:,}; "
-            "it was made for another model: compute one with mixcli imatrix."
+            "it was made for another model: compute one with mixcli imatrix"
         )
 
     def check_model(self, tensors: Collection[TensorSource]) -> None:
@@ -72,7 +72,7 @@ class Imatrix:
         if self.entries.keys().isdisjoint(tensor.name for tensor in tensors):
             first = next(iter(self.entries), "")
             raise CorruptFile(
-                f"{self.name} has no values for any tensor of this model (but for {first[:80]!a}); it was made for another model."
+                f"{self.name} has no values for any tensor of this model (but for {first[:80]!a}); it was made for another model: compute one with mixcli imatrix"
             )
         for tensor in tensors:
             self.weights(tensor)
@@ -118,17 +118,17 @@ def read_imatrix(path: Path) -> Imatrix:
     for name, values in found.entries.items():
         if not np.isfinite(values).all():
             raise CorruptFile(
-                f"{path}: the values for {name!a} are not all finite; compute the importance matrix again."
+                f"{path}: the values for {name!a} are not all finite; compute the importance matrix again"
             )
         if (least := float(values.min())) < 0:
             raise CorruptFile(
                 f"{path}: the values for {name!a} go down to {least:g}, but a mean of squares is never negative; "
-                "compute the importance matrix again."
+                "compute the importance matrix again"
             )
         if (most := float(values.max())) > _MAX_IMPORTANCE:
             raise CorruptFile(
                 f"{path}: the values for {name!a} go up to {most:g}, and {_MAX_IMPORTANCE:g} is more than any activation's "
-                "square; compute the importance matrix again."
+                "square; compute the importance matrix again"
             )
     return replace(found, digest=hashlib.sha256(data).hexdigest())
 
@@ -140,17 +140,17 @@ def _from_gguf(path: Path, data: bytes) -> Imatrix:
     if not sums or sums != counts:
         odd = sorted(sums ^ counts)
         detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums"
-        raise CorruptFile(f"{path} is not an importance matrix: {detail}.")
+        raise CorruptFile(f"{path} is not an importance matrix: {detail}; compute one with mixcli imatrix")
     entries, n_matrices = {}, {}
     for name in sorted(sums):
         total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
         if total.size % count.size:
             raise CorruptFile(
-                f"{path}: {name!a} has {counted(total.size, 'sum')} for {counted(count.size, 'count')}."
+                f"{path}: {name!a} has {counted(total.size, 'sum')} for {counted(count.size, 'count')}; compute the importance matrix again"
             )
         if not np.isfinite(count).all() or count.min() < 0:
             raise CorruptFile(
-                f"{path}: the counts for {name!a} are not all finite and at least 0; compute the importance matrix again."
+                f"{path}: the counts for {name!a} are not all finite and at least 0; compute the importance matrix again"
             )
         count = np.rint(count)[:, None]
         rows = total.reshape(len(count), -1)
@@ -187,7 +187,7 @@ class _Bytes:
 def _values(path: Path, header: GgufHeader, data: bytes, name: str) -> NDArray[np.float32]:
     tensor = header.tensor(name)
     if tensor is None or tensor.type != GGMLQuantizationType.F32:
-        raise CorruptFile(f"{path}: {name!a} must be F32.")
+        raise CorruptFile(f"{path}: {name!a} must be F32; compute the importance matrix again")
     return np.frombuffer(data, dtype="<f4", count=tensor.n_elements, offset=tensor.offset)
 
 
@@ -202,7 +202,7 @@ def _from_dat(path: Path, data: bytes) -> Imatrix:
         n_values = at.int32(f"the values for {name!a}", 1, _MAX_VALUES)
         values = np.frombuffer(at.take(4 * n_values), dtype="<f4").astype(np.float32)
         if name in entries:
-            raise CorruptFile(f"{path} has {name!a} twice; compute the importance matrix again.")
+            raise CorruptFile(f"{path} has {name!a} twice; compute the importance matrix again")
         with np.errstate(all="ignore"):  # what comes of it is looked at by the caller
             entries[name] = values / np.float32(n_calls) if n_calls else values
     if at.position + 8 > len(data):
@@ -222,7 +222,7 @@ class _Position:
         start, self.position = self.position, self.position + n
         if self.position > len(self.data):
             raise CorruptFile(
-                f"{self.path} is not an importance matrix or is truncated: it ends {counted(self.position - len(self.data), 'byte')} early."
+                f"{self.path} is not an importance matrix or is truncated: it ends {counted(self.position - len(self.data), 'byte')} early; compute the importance matrix again"
             )
         return self.data[start : self.position]
 
@@ -230,7 +230,7 @@ class _Position:
         value: int = struct.unpack("<i", self.take(4))[0]
         if not least <= value <= most:
             raise CorruptFile(
-                f"{self.path} is not an importance matrix: {what} is {value:,}; it must be {least} to {most:,}."
+                f"{self.path} is not an importance matrix: {what} is {value:,}; it must be {least} to {most:,}; compute one with mixcli imatrix"
             )
         return value
 

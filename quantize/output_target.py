@@ -20,7 +20,7 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/
 _MAGIC = b"GGUF"
 _SAMPLE = 1 << 16  # bytes that identify an existing file
 _LONGEST_SUFFIX = ".journal"
-_NO_STDOUT = "a GGUF cannot be written to {}: it is not written in order; pass a file."
+_NO_STDOUT = "a GGUF cannot be written to {}: it is not written in order; pass a file"
 
 
 def is_stream(path: Path) -> bool:
@@ -44,7 +44,7 @@ def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO
         raise BadTarget(stdout.format("stdout" if str(path) == "-" else path))
     if "\0" in str(path):
         raise BadTarget(
-            f"{str(path)!a} is not a valid file name: it contains a zero byte; choose another file."
+            f"{str(path)!a} is not a valid file name: it contains a zero byte; choose another file"
         )
     target = _followed(path)
     try:
@@ -52,12 +52,10 @@ def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO
     except FileNotFoundError:
         status = None
     except OSError as error:
-        raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file.") from error
+        raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file") from error
     if status is not None:
         if kind := kind_of(status.st_mode):
-            raise BadTarget(
-                f"{path} is {kind}, and only a regular file can be replaced; choose another file."
-            )
+            raise BadTarget(f"{path} is {kind}, and only a regular file can be replaced; choose another file")
         _refuse_sources(path, status, sources)
     _check_folder(path, target)
     return target
@@ -78,9 +76,9 @@ def refuse_foreign(
     except FileNotFoundError:
         return
     except OSError as error:
-        raise BadTarget(f"{path} cannot be read: {error.strerror}; choose another file.") from error
+        raise BadTarget(f"{path} cannot be read: {error.strerror}; choose another file") from error
     if beginning and not is_own(beginning):
-        raise BadTarget(f"{path} exists and {what}; remove it or choose another file.")
+        raise BadTarget(f"{path} exists and {what}; remove it or choose another file")
 
 
 def _followed(path: Path) -> Path:
@@ -90,10 +88,10 @@ def _followed(path: Path) -> Path:
             return path
         return path.resolve(strict=True)
     except FileNotFoundError:
-        raise BadTarget(f"{path} is a symlink to {path.readlink()}, which does not exist; remove it or choose another file.") from None  # fmt: skip
+        raise BadTarget(f"{path} is a symlink to {path.readlink()}, which does not exist; remove it or choose another file") from None  # fmt: skip
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for a loop
         reason = error.strerror if isinstance(error, OSError) else "too many levels of symbolic links"
-        raise BadTarget(f"{path} cannot be written: {reason}; choose another file.") from error
+        raise BadTarget(f"{path} cannot be written: {reason}; choose another file") from error
 
 
 def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path]) -> None:
@@ -106,7 +104,7 @@ def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path])
         if same:
             other = "" if source == path else f", under another name: {source}"
             what = "is the source itself" if len(files) == 1 else "is a file of the source itself"
-            raise BadTarget(f"{path} {what}{other}; choose another output name.")
+            raise BadTarget(f"{path} {what}{other}; choose another output name")
 
 
 def _check_folder(path: Path, target: Path) -> None:
@@ -114,23 +112,23 @@ def _check_folder(path: Path, target: Path) -> None:
     folder = target.absolute().parent
     if not folder.is_dir():
         missing = "is not a folder" if folder.exists() else "does not exist"
-        raise BadTarget(f"the folder of {path} {missing}: {folder}; create it first.")
+        raise BadTarget(f"the folder of {path} {missing}: {folder}; create it first")
     try:
         Path(f"{target}{_LONGEST_SUFFIX}").lstat()
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file.") from error
+        raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file") from error
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         if error.errno in DISK_FULL:
             raise NoSpace(
-                f"the disk of {folder} is full; free some space, or write to another disk."
+                f"the disk of {folder} is full; free some space, or write to another disk"
             ) from error
         raise QuantizeError(
-            f"{folder} cannot be written to: {error.strerror}; choose another folder with -o."
+            f"{folder} cannot be written to: {error.strerror}; choose another folder with -o"
         ) from error
 
 

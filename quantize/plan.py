@@ -165,7 +165,7 @@ def _check_imatrix(tensor: PlacedTensor, imatrix: Imatrix | None, file_type: str
     if needs:
         state = "has no entry for it" if imatrix else "is not given"
         raise (Unsupported if imatrix else NeedsOption)(
-            f"{tensor.source.name} as {tensor.type.name} needs an importance matrix, which {state}; choose IQ4_XS or Q3_K_M, or compute one."
+            f"{tensor.source.name} as {tensor.type.name} needs an importance matrix, which {state}; choose IQ4_XS or Q3_K_M, or compute one with mixcli imatrix"
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from quantize.errors import BadOption, CorruptFile, MalformedFile, NoSpace, QuantizeError, Unsupported
+from quantize.errors import BadOption, MalformedFile, NoSpace, QuantizeError, Unsupported
 from quantize.file_layout import ALIGNMENT, header_bytes, pad
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
@@ -108,7 +108,7 @@ def file_type_name(name: str) -> str:
     upper = name.upper()
     upper = _ALIASES.get(upper, upper)
     if upper not in FILE_TYPES:
-        raise Unsupported(f"{name} is not a quant; use {', '.join(FILE_TYPES)}.")
+        raise Unsupported(f"{name} is not a quant; use {', '.join(FILE_TYPES)}")
     return upper
 
 
@@ -118,7 +118,7 @@ def tensor_type(name: str) -> GGMLQuantizationType:
     if type_ is None or type_ in _NOT_MADE:
         possible = ", ".join(t.name for t in _T if t not in _NOT_MADE)
         what = "not a tensor type" if type_ is None else "not a type for weights"
-        raise Unsupported(f"{name[:40]} is {what}; use {possible}.")
+        raise Unsupported(f"{name[:40]} is {what}; use {possible}")
     return type_
 
 
@@ -159,7 +159,7 @@ def choose_types(
     for pattern, _ in overrides:
         if len(pattern) > MAX_PATTERN or "\0" in pattern:
             raise BadOption(
-                f"a pattern of {len(pattern):,} characters for tensor names; the limit is {MAX_PATTERN:,}, without zero bytes."
+                f"a pattern of {len(pattern):,} characters for tensor names; the limit is {MAX_PATTERN:,}, without zero bytes"
             )
     with _written(stand_in(model)) as path:
         return _dry_run(
@@ -193,7 +193,7 @@ def checked_type(type_: GGMLQuantizationType, tensor: TensorSource) -> GGMLQuant
     try:
         row_bytes(type_, tensor.shape[-1])
     except ValueError as error:
-        raise Unsupported(f"{tensor.name} cannot be {type_.name}: {error}.") from None
+        raise Unsupported(f"{tensor.name} cannot be {type_.name}: {error}") from None
     return type_
 
 
@@ -211,7 +211,7 @@ def stand_in(model: ModelSource) -> StandIn:
     for tensor in model.tensors:
         if not _PLAIN_NAME.fullmatch(tensor.name):
             raise Unsupported(
-                f"{tensor.where[:80]!a}: llama.cpp has no tensor called {tensor.name!a}; mixcli cannot quantize it."
+                f"{tensor.where[:80]!a}: llama.cpp has no tensor called {tensor.name!a}; mixcli cannot quantize it"
             )
         type_ = base_type(tensor)
         shape = (*(min(n, 2) for n in tensor.shape[:-1]), tensor.shape[-1])
@@ -234,7 +234,7 @@ def _written(stand_in: StandIn) -> Iterator[Path]:
                 file.truncate(len(stand_in.header) + stand_in.n_data)
         except OSError as error:
             raise (NoSpace if error.errno in DISK_FULL else QuantizeError)(
-                f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
+                f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder"
             ) from error
         yield path
 
@@ -268,7 +268,7 @@ def _dry_run(
     }
     if types.keys() != {tensor.name for tensor in model.tensors}:
         raise QuantizeError(
-            "llama.cpp's dry run listed other tensors than the model has; its log format has changed."
+            "llama.cpp's dry run listed other tensors than the model has: its log format has changed; install the llama-cpp-python that mixcli requires"
         )
     return {tensor.name: checked_type(types[tensor.name], tensor) for tensor in model.tensors}
 
@@ -279,7 +279,7 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
     if named is None or named.value not in ARCHITECTURES:
         found = "none" if named is None else named.value
         raise Unsupported(
-            f"the architecture is {found!r:.40}, but only {', '.join(ARCHITECTURES)} (Mistral, Mixtral, Llama) can be quantized."
+            f"the architecture is {found!r:.40}, but only {', '.join(ARCHITECTURES)} (Mistral, Mixtral, Llama) can be quantized"
         )
     kept, prefix = {"general.architecture": named}, f"{named.value}."
     for key, limit in {**_HPARAMS, **_OPTIONAL, **ARCHITECTURES[named.value]}.items():
@@ -291,14 +291,14 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
         least = 0 if _MAY_BE_ZERO.search(key) else 1
         number = _one(value.value)
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= limit:
-            raise CorruptFile(f"{prefix}{key} is {shown(value.value)}; it must be {least} to {limit:,}.")
+            raise MalformedFile(f"{prefix}{key} is {shown(value.value)}; it must be {least} to {limit:,}")
         kept[prefix + key] = u32(number)
     n_expert, n_used = (
         kept[key].value if key in kept else 0
         for key in (f"{prefix}expert_count", f"{prefix}expert_used_count")
     )
     if n_used > n_expert or (n_expert and not n_used):
-        raise CorruptFile(f"{n_used} of {n_expert} experts are used, which is invalid.")
+        raise MalformedFile(f"the model uses {n_used} of {n_expert} experts")
     key = f"{prefix}attention.layer_norm_rms_epsilon"
     epsilon = metadata.get(key)
     if epsilon is None or not isinstance(epsilon.value, float) or not isfinite(epsilon.value):

@@ -37,7 +37,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
     need, free = 8 + len(raw) + offset, shutil.disk_usage(path.parent).free
     if need > free:
         raise NoSpace(
-            f"{path} needs {need / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free; free some space and rerun the command."
+            f"{path} needs {need / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free; free some space and rerun the command"
         )
     with named_errors(part), part.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)

@@ -101,7 +101,7 @@ def _remove(path: Path) -> None:
     if os.path.lexists(path):
         kind = kind_of(path.lstat().st_mode)
         if kind and not path.is_symlink():
-            raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it.")
+            raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it")
         path.unlink(missing_ok=True)
 
 
@@ -115,10 +115,10 @@ def open_own(path: Path, flags: int = 0) -> int:
         kind = kind_of(path.lstat().st_mode) if os.path.lexists(path) else None
         if kind is None:
             raise
-        raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it.") from error
+        raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it") from error
     if kind := kind_of(os.fstat(fd).st_mode):
         os.close(fd)
-        raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it.")
+        raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it")
     return fd
 
 
@@ -129,7 +129,7 @@ def _open_locked(path: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise InUse(f"{path.name} is in use by another process; wait for it.") from None
+            raise InUse(f"{path.name} is in use by another process; wait for it") from None
         except OSError as error:  # NFS without its lock daemon, FUSE
             if error.errno not in _NO_LOCKS:
                 os.close(fd)

@@ -200,7 +200,7 @@ def _check_disk(plan: WritePlan, parts: Sequence[Path]) -> None:
     if have < plan.bytes_disk:
         raise NoSpace(
             f"{plan.target} needs {_gib(plan.bytes_disk)}, but the disk has {_gib(have)} free; "
-            "free some space, choose a smaller quant, or write to another disk."
+            "free some space, choose a smaller quant, or write to another disk"
         )
 
 
@@ -209,7 +209,7 @@ def _check_sources(plan: WritePlan) -> None:
     for path, state in plan.sources:
         if file_state(path) != state:
             raise CorruptFile(
-                f"{path} changed during the read, so the result was discarded; rerun the command."
+                f"{path} changed during the read, so the result was discarded; rerun the command"
             )
 
 
@@ -228,7 +228,7 @@ def _explain(error: OSError, plan: WritePlan, meter: _Meter) -> QuantizeError:
     if error.errno in DISK_FULL:
         return NoSpace(f"{disk_full(plan.target.parent, _gib(meter.total - meter.done))}.")
     return QuantizeError(
-        f"{plan.target} cannot be created, {error.filename or plan.target}: {error.strerror or error}."
+        f"{plan.target} cannot be created, {error.filename or plan.target}: {error.strerror or error}"
     )
 
 

@@ -1,12 +1,14 @@
 """tests/messages.txt holds every message, and none has an avoided phrase."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.avoided_phrases import findings, in_docstring, in_message, in_source
 from tests.conftest import ROOT
-from tests.messages import messages_page, texts_of
+from tests.messages import PACKAGES, messages_page, texts_of
 
 PAGE = ROOT / "tests" / "messages.txt"
 
@@ -39,6 +41,18 @@ def test_the_page_has_every_message() -> None:
 
 def test_no_message_docstring_or_comment_has_an_avoided_phrase() -> None:
     assert list(findings(ROOT)) == []
+
+
+def test_no_error_ends_with_a_period() -> None:
+    """Errors of all rooms look alike, and what follows one in a longer sentence reads well: "...; use another file; retry"."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                    texts = map(ast.unparse, node.exc.args)
+                    assert not any(re.search(r"(?<!\.)\.['\"]$", text) for text in texts), (
+                        f"{path}:{node.lineno}"
+                    )
 
 
 def test_texts_are_found_where_they_stand(tmp_path: Path) -> None:

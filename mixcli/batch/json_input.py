@@ -155,10 +155,12 @@ class _Scanner:
             if token is None or token[0] == b'"':
                 at = token.start() if token else len(self._buffer)
                 if len(self._buffer) - start > limit:
-                    raise UsageError(f"{name} (line {self.line:,}) is longer than {limit:,} bytes, the limit")
+                    raise UsageError(
+                        f"{name} (line {self.line:,}) is longer than {limit:,} bytes, the limit; shorten it"
+                    )
                 if not self._more():
                     raise UsageError(
-                        f"the file ends in the middle of {name}, which begins in line {self.line}"
+                        f"the file ends in the middle of {name}, which begins in line {self.line}; use a complete file"
                     )
                 continue
             at = token.end()
@@ -286,7 +288,7 @@ def record_of(number: int, value: Any, what: str = "line") -> Record:
     if isinstance(value, str):
         value = {"text": value}
     if not isinstance(value, dict):
-        return Record(number, fault=f"the {what} is {_kind(value)}; an object or a string is expected")
+        return Record(number, fault=f"the {what} must be an object or a string, not {_kind(value)}")
     identity = value.get("custom_id", value.get("id"))
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         identity = number
@@ -325,7 +327,7 @@ class Requests:
         if record.fault:
             return record
         if not isinstance(value, dict):
-            return Record(number, fault=f"the {what} is a JSON string among requests; an object is expected")
+            return Record(number, fault=f"the {what} must be an object like the other requests, not a string")
         fault = _fault_of(value)
         if not fault:
             first = self._seen.setdefault(hash(str(record.id)), number)
@@ -341,7 +343,7 @@ def _fault_of(request: dict[str, Any]) -> str:
         return f"the request lacks {', '.join(sorted(missing))}"
     identity = request["custom_id"]
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-        return f"the custom_id is {json.dumps(identity)[:40]}; a string is expected"
+        return f"the custom_id must be a non-empty string, not {json.dumps(identity)[:40]}"
     for name, only in (("method", "POST"), ("url", "/v1/chat/completions")):
         if request[name] != only:
             return f'the {name} {json.dumps(request[name])[:80]} is not supported; use "{only}"'

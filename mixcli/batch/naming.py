@@ -26,7 +26,9 @@ def questions_of_records(
         template = Template((*record.texts[:-1], joint, *text.texts[1:]), (*record.names, *text.names))
         own, thresholds = form.abstain_from.get(one.name), _below(one.name, form.abstain_from)
         if ABSTAIN in one.form.labels and (own or form.abstain):
-            raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label")
+            raise UsageError(
+                f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label; rename the label"
+            )
         shape = one.form._replace(
             abstain=form.abstain if own is None else own,
             abstain_from=thresholds,
@@ -86,7 +88,7 @@ def check_calibrated(
         return
     fitted = ", ".join(name or "the labels of --choice" for name in temperatures)
     raise UsageError(
-        f"--calibration has no effect: it is for {fitted}, and this batch asks something else; fit another one with --eval"
+        f"--calibration has no effect: it was fitted for {fitted}, and this batch asks something else; fit another one with --eval"
     )
 
 

@@ -133,10 +133,11 @@ class RayBackend:
         if not good:
             if failed:
                 raise_error(failed)
-            raise NotReachable("the Ray cluster has no running node with a free CPU")
+            raise NotReachable("the Ray cluster has no running node with a free CPU; see `ray status`")
         if len(identities) > 1:
             raise UsageError(
-                f"the nodes have different weights for that model name: {'; '.join(sorted(identities))}"
+                f"the nodes have different weights for that model name: {'; '.join(sorted(identities))}; "
+                "copy or pull the same files everywhere"
             )
         return good, identities.pop()
 

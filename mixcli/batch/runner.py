@@ -101,7 +101,8 @@ def run(
             alike = _alike(alike, done)
         if settings.max_errors is not None and tally.n_failed > settings.max_errors:
             raise SomeFailed(
-                f"{counted(tally.n_failed, 'record')} failed, more than --max-errors {settings.max_errors}"
+                f"{counted(tally.n_failed, 'record')} failed, more than --max-errors {settings.max_errors}; "
+                "correct them or raise the limit, and rerun the command"
             )
     return tally
 

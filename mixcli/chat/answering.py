@@ -30,7 +30,7 @@ def say(chat: ChatSession, text: str) -> None:
         chat.conversation.undo()
         chat.draft, chat.files = text, files
         if chat.talking:
-            console.note("(your message is back in the prompt)")
+            console.note("(your message is back in the input line)")
 
 
 def answer(chat: ChatSession) -> bool:

@@ -69,6 +69,4 @@ def write_new(path: Path, text: str) -> None:
     except OSError as error:
         raise explain(error) from None
     except ValueError as error:  # a zero byte
-        raise UsageError(
-            f"{shown(path)} cannot be the name of a file ({error}); choose another one"
-        ) from None
+        raise UsageError(f"{shown(path)} is not a valid file name ({error}); choose another one") from None

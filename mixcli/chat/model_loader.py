@@ -111,7 +111,9 @@ class ChatModel:
 
     def placed_by(self, profile: str) -> "ChatModel":  # noqa: ARG002
         """Return the same model, placed by another profile. Raises UsageError where that is not ours to say."""
-        raise UsageError(f"{self.label} is not placed by mixcli, so it has no profile")
+        raise UsageError(
+            f"{self.label} is not loaded by mixcli, so it has no profile; /model switches to a model on this machine"
+        )
 
     def count(self, messages: "Sequence[ChatTurn]", tools: "Sequence[object]" = ()) -> int:  # noqa: ARG002
         """Count the tokens of a conversation; 0 where that cannot be known now."""
@@ -123,7 +125,9 @@ class ChatModel:
 
     def order(self) -> "LoadPlan":
         """Return how the model was placed. Raises UsageError where mixcli does not place it, and what planning raises."""
-        raise UsageError(f"{self.label} is not placed by mixcli, so it has no plan")
+        raise UsageError(
+            f"{self.label} is not loaded by mixcli, so it has no plan; /model switches to a model on this machine"
+        )
 
     def estimated_decode(self) -> float | None:
         """Return the roofline estimate of this placement, tokens per second; None where there is none."""

@@ -220,7 +220,7 @@ class Sessions:
         found = [_message(row) for row in rows]
         if found and found[0].parent is not None:
             console.warn(
-                f"the database of conversations is damaged: what came before message {found[0].id} is missing; the rest is shown"
+                f"the database of conversations is damaged: the messages before message {found[0].id} are missing; the rest is shown"
             )
         return found
 

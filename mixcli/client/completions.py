@@ -107,7 +107,7 @@ def choice_of(completion: "ChatCompletion") -> "ChatChoice":
     choices = completion.body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        raise MixcliError("the server's response is not a chat completion")
+        raise MixcliError("the server's response is not a chat completion; check the address")
     delta = delta_of(completion.body)
     text = Halves().join(delta.text, is_last=True)
     told = object_of(first.get("field_probs")).items()
@@ -143,7 +143,7 @@ def content_text(content: object) -> str:
     if isinstance(content, list):
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "".join(part for part in parts if isinstance(part, str))
-    raise MixcliError(f"the content of the server's response is {json_kind(content)}; a string is expected")
+    raise MixcliError(f"the content of the server's response must be a string, not {json_kind(content)}")
 
 
 class Halves:

@@ -179,7 +179,7 @@ def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
             raise UsageError(f"the environment variable {key_variable} is empty or not set; export it first")
         if not key.isprintable() or not key.isascii():
             raise UsageError(
-                f"the environment variable {key_variable} has characters that are invalid in a key"
+                f"the environment variable {key_variable} has characters that are invalid in a key; set it to the key alone"
             )
     client = EndpointClient(url, key)
     if model is None:

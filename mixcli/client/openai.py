@@ -168,7 +168,7 @@ class ChatClient:
         except self.lost as error:
             raise self.gone("before the response", error) from error
         if not isinstance(value, dict):
-            raise MixcliError(f"the server's response to {path} is not a JSON object")
+            raise MixcliError(f"the server's response to {path} is not a JSON object; check the address")
         if found := error_in(value):
             raise_error(found)
         return value

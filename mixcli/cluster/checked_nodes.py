@@ -25,7 +25,7 @@ class Cluster:
         self.nodes = [node for node in nodes if node.n_gpus or not self.has_gpus]
         if not self.nodes:
             raise NotReachable(
-                f"the Ray cluster has no running node with a free {'GPU' if self.has_gpus else 'CPU'}"
+                f"the Ray cluster has no running node with a free {'GPU' if self.has_gpus else 'CPU'}; see `ray status`"
             )
         self.expected = agreed(_reports(ray, self.nodes, model))
 

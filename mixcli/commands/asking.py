@@ -39,7 +39,7 @@ def many_forms_options(command: F) -> F:
     def read(_ctx: click.Context, _param: click.Parameter, said: tuple[str, ...]) -> dict[str, float]:
         found = dict(map(_threshold, said))
         if len(found) < len(said):
-            raise UsageError("--abstain is given twice for the same answers; pass one probability for each")
+            raise UsageError("--abstain has two probabilities for the same answers; pass one")
         return found
 
     options = (
@@ -53,7 +53,7 @@ def many_forms_options(command: F) -> F:
             multiple=True,
             metavar="P|NAME=P",
             callback=read,
-            help="Answer null if no label reaches this probability; with --confidence, also set a field that has a list of values to null if none does. NAME=P sets the limit of one question, or of one field of any kind; may be repeated.",
+            help="Answer null if no label reaches this probability; with --confidence, also set a field that has a list of values to null if none does. NAME=P sets the threshold of one question or one field; may be repeated.",
         ),
     )
     return _forms(command, options)

@@ -157,7 +157,7 @@ def prompt_options(command: F) -> F:
     "--ray",
     "cluster",
     metavar="ADDRESS",
-    help="Run on a Ray cluster: its address, or auto for the local one.",
+    help="Run on a Ray cluster: its address (HOST:PORT), or auto for the one that runs on this machine.",
 )
 @click.option(
     "--deterministic",

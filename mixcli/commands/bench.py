@@ -99,7 +99,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     default="1",
     show_default=True,
     metavar="N,...",
-    help="Sequences to decode in parallel.",
+    help="Texts to decode in parallel.",
 )
 @click.option(
     "-r",

@@ -73,7 +73,7 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Show which experts of MODEL a text uses: a heat map, entropy, pairs, favorite tokens.
+    """Show which experts of MODEL a text activates: a heat map, entropy, pairs, favorite tokens.
 
     Without MODEL, the default model is used, or the only one that is installed. Every token of the text counts, in every layer with experts. The tables also show what the routing means for speed and for pruning.
     """
@@ -111,7 +111,7 @@ def _target(path: Path) -> Path:
     from mixcli.insight.heat_map import is_picture
     from quantize.output_target import output_target, refuse_foreign
 
-    target = output_target(path, stdout="a picture cannot be written to {}; pass a file.")
+    target = output_target(path, stdout="a picture cannot be written to {}; pass a file")
     refuse_foreign(target, is_picture, "is not a picture of mixcli experts")
     return target
 

@@ -65,7 +65,7 @@ def model_option(command: F) -> F:
         envvar="MIXCLI_MODEL",
         metavar="MODEL",
         shell_complete=complete_models,
-        help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. Default: the default model, or the only one.",
+        help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. Default: the model that `mixcli default` shows, or the only one.",
     )(command)
 
 
@@ -255,7 +255,10 @@ def _number(name: str) -> Callable[[F], F]:
     """Return the option of a sampling parameter, from the table of all of them."""
     row = RANGES[name]
     return click.option(
-        f"--{name.replace('_', '-')}", type=_Number(row), help=f"{row.help[0].upper()}{row.help[1:]}."
+        f"--{name.replace('_', '-')}",
+        type=_Number(row),
+        metavar="N",
+        help=f"{row.help[0].upper()}{row.help[1:]}.",
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ORIGINS = {
     "measured": "measured",
     "busy": "measured while other programs ran",
-    "profile": "the profile's",
+    "profile": "from the profile",
     "typical": "typical",
 }
 
@@ -74,7 +74,7 @@ def _rows(machine: "Machine") -> Iterator[tuple[str, str]]:
     total = machine.bytes_free + machine.bytes_reserved
     yield "memory", f"{format_bytes(machine.bytes_free)} free of {format_bytes(total)}"
     yield "memory bandwidth", f"{machine.bandwidth:.0f} GB/s, {counted(machine.channels, 'channel')}"
-    yield "unified memory", "yes, the GPU's is host memory" if machine.unified else "no"
+    yield "unified memory", "yes, the GPU shares it with the host" if machine.unified else "no"
     yield "cores", str(machine.n_cores)
     yield "disk", f"{machine.disk:g} GB/s of small random reads"
     yield "default context", f"{machine.n_ctx} tokens"

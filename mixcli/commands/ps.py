@@ -15,7 +15,7 @@ from mixcli.system.formatting import format_bytes
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """List loaded models, and the workers that this user runs here with their clients."""
+    """List loaded models, and your workers on this machine with their clients."""
     running, workers = hosts(), [worker.to_json() for worker in worker_records()]
     rows = [
         (

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     help="Quantize safetensors weights to the best file that fits on the GPUs (see `mixcli tailor`); this needs an installed quant of MODEL.",
 )
 @click.option(
-    "--size", metavar="SIZE", help="With --fit: the largest size of the file. Default: what fits on the GPUs."
+    "--size", metavar="SIZE", help="With --fit: maximum size of the file. Default: what fits on the GPUs."
 )
 @click.option(
     "--name",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Show files, sizes, license, disk space and how the model will run here; download nothing (not for the demo).",
+    help="Show files, sizes, license, disk space and how the model will run here; download nothing. Not for the demo.",
 )
 @click.option(
     "--offline", is_flag=True, envvar="MIXCLI_OFFLINE", help="Do not use the network; list missing files."
@@ -134,7 +134,7 @@ def _favorite(target: "Target", *, downloads: bool) -> str:
     name, planned = favorite(target)
     if planned is None and downloads:
         raise DoesNotFit(
-            f"no model to download fits {target.where}; `mixcli pull {name}` makes a small one, which runs anywhere"
+            f"no downloadable model fits {target.where}; `mixcli pull {name}` makes a small one, which runs anywhere"
         )
     return name
 

@@ -99,7 +99,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     metavar="MODEL",
     shell_complete=complete_models,
     help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. May be repeated: requests choose one by their `model`. "
-    "Default: the default model, or the only one.",
+    "Default: the model that `mixcli default` shows, or the only one.",
 )
 @click.option("--all", "is_all", is_flag=True, help="Serve all installed models that can be loaded.")
 @click.option(
@@ -132,7 +132,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     "--ray",
     "cluster",
     metavar="ADDRESS",
-    help="Serve one model with replicas on a Ray cluster: its address (host:port), auto for the one of this machine, or local for a new one.",
+    help="Serve one model with replicas on a Ray cluster: its address (HOST:PORT), auto for the one that runs on this machine, or local to start one.",
 )
 @click.option(
     "--replicas",

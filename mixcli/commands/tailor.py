@@ -78,8 +78,8 @@ def command(
     """Quantize MODEL for this machine, or a profile, with a type chosen for each tensor.
 
     MODEL is a BF16 or Q8_0 file, or the folder of a checkpoint. mixcli measures what an error in each tensor costs, then chooses the types
-    that lose least and still fit. On other text the file is compared with the largest standard quant that fits and with a simple fill, whose
-    larger types are those of matrices drawn at random; the best of the three is saved. Rerun the command to resume after an interruption.
+    that lose least and still fit. On other text the file is compared with the largest standard quant that fits and with a simple fill, which
+    gives the larger types to matrices drawn at random; the best of the three is saved. Rerun the command to resume after an interruption.
     """
     from mixcli.planning.machines import machine_of
     from mixcli.tailor.subject import subject_named
@@ -174,7 +174,7 @@ class TailorRun:
         if self._imatrix == NONE:
             console.warn(
                 "no importance matrix: types are chosen by size alone, with up to three times the loss; "
-                "use --imatrix auto if the model fits in memory, also by a smaller file of it (--reader)"
+                "use --imatrix auto, with a smaller file of the model (--reader) if it does not fit in memory"
             )
             problem = problem_by_rules(self._subject, candidates)
         else:

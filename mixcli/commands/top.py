@@ -1,4 +1,4 @@
-"""mixcli top: show loaded models and servers at work."""
+"""mixcli top: monitor loaded models and servers."""
 
 import sys
 
@@ -24,7 +24,7 @@ QUIT = ("q", "Q", "\x04")
 )
 @common
 def command(as_json: bool, interval: float) -> None:
-    """Show loaded models and servers at work: requests, tok/s, KV cache and memory.
+    """Monitor loaded models and servers: requests, tok/s, KV cache and memory.
 
     On a terminal the display is updated until you press q. In a pipe it is printed once.
     """

@@ -22,7 +22,7 @@ from mixcli.system.console import console
 def command(listen: str, threads: int | None) -> None:
     """Share this machine's GPUs, or its CPU and memory, with another machine until Ctrl-C.
 
-    On the other machine, pass --worker HOST:PORT to plan, run or chat. The connection has no password and no encryption: beyond
+    On the other machine, pass --worker HOST:PORT to plan, run, chat or serve. The connection has no password and no encryption: beyond
     loopback, use it only on a network that you trust.
     """
     from mixcli.client.worker import serve_memory

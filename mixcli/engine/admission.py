@@ -38,7 +38,7 @@ class Admission:
         """Raise ContextOverflow or BadRequest for a request that can never run."""
         n_vocab = self._vocab.n_tokens
         if not request.prompt:
-            raise BadRequest("the prompt is empty", param="prompt")
+            raise BadRequest("the prompt is empty; send text or token ids", param="prompt")
         if not all(0 <= token < n_vocab for token in request.prompt):
             raise BadRequest(f"the prompt has token ids outside 0 to {n_vocab - 1}", param="prompt")
         if len(request.prompt) > self._n_ctx:

@@ -85,7 +85,7 @@ def _schema_text(schema: object, param: str, *, loose: bool) -> str:
         raise BadRequest(f"the JSON schema is not JSON: {error}", param=param) from None
     if len(text) <= MAX_BYTES and (reference := endless_reference(made)):
         raise BadRequest(
-            f"the JSON schema allows no answer: {reference:.80} requires itself without an end; make a property on the way optional",
+            f"the JSON schema allows no answer: {reference:.80} requires itself endlessly; make one of the properties in the cycle optional",
             param=param,
         )
     return text

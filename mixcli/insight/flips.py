@@ -116,7 +116,7 @@ def flips(
         left = [one for one in others if one.label not in found or found[one.label].decision == "undecided"]
         if not left:
             break
-        stage = f"look {number} of {len(sizes)}" if len(sizes) > 1 else "records"
+        stage = f"round {number} of {len(sizes)}" if len(sizes) > 1 else "records"
         answers = partial(_answers, records=records[:n], question=question, stage=stage)
         first = answers(largest)
         for one in left:

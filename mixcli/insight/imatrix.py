@@ -21,7 +21,7 @@ from mixcli.system.locks import exclusive
 from quantize.output_target import output_target, refuse_foreign
 from quantize.sources.input_file import fingerprint_of
 
-NO_STDOUT = "an importance matrix cannot be written to {}: it is not written in order; pass a file with -o."
+NO_STDOUT = "an importance matrix cannot be written to {}: it is not written in order; pass a file with -o"
 
 
 @dataclass(frozen=True)

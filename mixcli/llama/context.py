@@ -80,7 +80,9 @@ class Context(Owner):
                 raise DoesNotFit(
                     f"not enough memory for a context of {placement.n_ctx:,} tokens: {why}; try a smaller --ctx"
                 )
-            raise MixcliError(f"llama.cpp cannot create a context of {placement.n_ctx:,} tokens: {why}")
+            raise MixcliError(
+                f"llama.cpp cannot create a context of {placement.n_ctx:,} tokens: {why}; try a smaller --ctx"
+            )
         super().__init__(pointer, C.llama_free)
         self.model = model
         self._n_asked = placement.n_ctx or model.n_ctx_train

@@ -127,7 +127,9 @@ class Model(Owner):
             why = LOG.why() or "no reason given"
             if OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
                 raise DoesNotFit(f"{path.name} does not fit in memory: {why}; try a smaller quant")
-            raise IntegrityError(f"llama.cpp cannot load {path.name}: {why}")
+            raise IntegrityError(
+                f"llama.cpp cannot load {path.name}: {why}; check the file with `mixcli verify`"
+            )
         return cls(pointer, path)
 
     @property

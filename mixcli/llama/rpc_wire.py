@@ -168,7 +168,7 @@ class Wire:
         with suppress(OSError):  # the connection has ended meanwhile
             user = user_of(self._connection.getpeername(), self._connection.getsockname())
         if user:
-            return f"serves another client (a worker serves one at a time): {user}; stop that client, or wait for its end"
+            return f"serves another client (a worker serves one at a time): {user}; stop that client, or wait until it has ended"
         return (
             f"accepts connections but did not respond within {HANDSHAKE:.0f} s: it serves another client (a worker serves one at a time), "
             "hangs, or is another program; stop the other client, or restart `mixcli worker` there"

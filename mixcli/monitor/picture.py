@@ -134,7 +134,7 @@ def _served(one: PortModel, widest: int) -> list[Line]:
 
 
 def _status(status: str, progress: float | None) -> Piece:
-    share = f" {progress:.0%}" if status == LOADING and progress is not None else ""
+    share = f" {100 * progress:.0f} %" if status == LOADING and progress is not None else ""
     return f"{WORDS.get(status, status)}{share}", STYLES.get(status, "")
 
 
@@ -164,7 +164,7 @@ def _hits(use: HostUse) -> Line:
     known = use.n_prompt_tokens is not None and use.n_prompt_tokens_cached is not None
     share = "-"
     if known and use.n_prompt_tokens:
-        share = f"{(use.n_prompt_tokens_cached or 0) / use.n_prompt_tokens:.0%}"
+        share = f"{100 * (use.n_prompt_tokens_cached or 0) / use.n_prompt_tokens:.0f} %"
     return [("prefix hits ", QUIET), (share, "")]
 
 

@@ -74,7 +74,7 @@ def turns(plans: Mapping[str, LoadPlan]) -> list[str]:
         for worker in plan.placement.workers:
             by_worker.setdefault(worker, []).append(label)
     return [
-        f"{' and '.join(labels)} are loaded in turns: {'both' if len(labels) == 2 else 'all'} use the worker {worker}, which serves one model at a time"
+        f"{' and '.join(labels)} are loaded one after the other: {'both' if len(labels) == 2 else 'all'} use the worker {worker}, which serves one model at a time"
         for worker, labels in by_worker.items()
         if len(labels) > 1
     ]

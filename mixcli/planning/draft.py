@@ -34,7 +34,7 @@ def with_draft(
     if both is None:
         why = f"--draft {draft.label} is off: both models together do not fit in memory"
         return replace(order, reasons=(*order.reasons, why))
-    rates = f"about {both.decode:.1f} tok/s with it where {ACCEPTANCE:.0%} of its guesses are right, {alone:.1f} without"
+    rates = f"about {both.decode:.1f} tok/s with it if {100 * ACCEPTANCE:.0f} % of its tokens are accepted, {alone:.1f} without"
     if both.decode < MIN_GAIN * alone:
         return replace(
             order,
@@ -56,7 +56,7 @@ def checked_draft(draft: StoredModel, stored: StoredModel, shape: ModelShape) ->
     if vocabulary_hash(header_of(draft.parts)) != vocabulary_hash(header) or vocabulary_hash(header) is None:
         fitting = ", ".join(smaller_alike(stored, header))
         hint = f"use {fitting}" if fitting else "remove --draft"
-        raise UsageError(f"--draft {draft.label} has another vocabulary than {stored.label}; {hint}")
+        raise UsageError(f"--draft {draft.label} has a different vocabulary from {stored.label}; {hint}")
     if small.params_total >= shape.params_total:
         raise UsageError(
             f"--draft {draft.label} is not smaller than {stored.label}: {small.params_total:,} and {shape.params_total:,} parameters; use a smaller model"

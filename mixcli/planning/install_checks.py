@@ -50,7 +50,7 @@ def program() -> Finding:
     if found and _real(found).parent in scripts:
         return Finding("program", "ok", found)
     if found:
-        words = f"`mixcli` in this shell is {found}, another installation than this one in {sys.prefix}; remove one, or change PATH"
+        words = f"`mixcli` in this shell is {found}, a different installation from this one in {sys.prefix}; remove one, or change PATH"
         return Finding("program", "warn", words)
     return Finding("program", "warn", f"the shell does not find `mixcli`; {_path_step(Path(sys.prefix))}")
 
@@ -187,7 +187,7 @@ def folders() -> Finding:
     if not os.access(_existing(downloads), os.W_OK | os.X_OK):
         wrong[str(downloads)] = "is not writable; set HF_HOME to a writable folder"
     words = "; ".join(f"{folder} {why}" for folder, why in wrong.items())
-    return Finding("folders", "fail" if wrong else "ok", words or "all can be written")
+    return Finding("folders", "fail" if wrong else "ok", words or "all are writable")
 
 
 def _existing(path: Path) -> Path:

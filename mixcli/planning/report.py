@@ -92,7 +92,9 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
         here = _here(model)
         shapes = shapes_of_types(here.shape, {wanted: None})
         if wanted not in shapes:
-            raise UsageError(f"for a file, other quants can only be approximated: {', '.join(BITS)}")
+            raise UsageError(
+                f"{wanted} cannot be estimated from a file in another quant; use one of {', '.join(BITS)}"
+            )
         return Subject(f"{here.label} as {wanted} (about)", shapes[wanted], None)
     if named := quant or named_type:
         file_type = type_name(named)
@@ -115,10 +117,10 @@ def subject_or_best(model: str | None, quant: str | None, target: Target) -> Sub
             return _here(None)
         raise DoesNotFit(
             f"no model of the catalog fits {target.where}; `mixcli pull demo` makes a small one, which runs anywhere, "
-            "and `mixcli plan MODEL` shows what another one lacks"
+            "and `mixcli plan MODEL` shows what another one needs"
         )
     console.note(
-        f"no model named and no default set: planning {name}, the catalog's best that fits {target.where}"
+        f"no model named and no default set: planning {name}, the best catalog model that fits {target.where}"
     )
     return _of_catalog(name, planned)
 
@@ -213,8 +215,8 @@ def network_lines(estimate: Estimate) -> Iterator[str]:
         return
     token, of_prefill = 1 / estimate.decode, share.prefill_seconds * estimate.prefill
     yield (
-        f"network   {1000 * share.decode_seconds:.2g} ms a token of {1000 * token:.3g} ({share.decode_seconds / token:.0%}), "
-        f"{of_prefill:.0%} of prefill; {format_bytes(share.bytes_token)} a token, {format_bytes(share.bytes_ubatch)} a micro-batch"
+        f"network   {1000 * share.decode_seconds:.2g} ms a token of {1000 * token:.3g} ({100 * share.decode_seconds / token:.0f} %), "
+        f"{100 * of_prefill:.0f} % of prefill; {format_bytes(share.bytes_token)} a token, {format_bytes(share.bytes_ubatch)} a micro-batch"
     )
     for one in share.workers:
         trips = f"{counted(one.trips, 'round trip')} a token of {1000 * one.round_trip:.2g} ms"

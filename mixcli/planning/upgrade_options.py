@@ -88,16 +88,14 @@ def read_upgrade(text: str) -> Upgrade:
                 f"invalid --if {part.strip()!r:.60}; use {'; '.join(EXAMPLES.values())}; a comma combines several"
             )
         if key in parts:
-            raise UsageError(f"--if {text!r:.60} sets {key} twice; repeat --if for a row each")
+            raise UsageError(f"--if {text!r:.60} sets {key} twice; repeat --if to compare both")
         parts[key] = value
     if "bandwidth" in parts and ("channels" in parts or "@" in parts.get("ram", "")):
         raise UsageError(
             f"--if {text!r:.60} sets the bandwidth of the memory twice; remove bandwidth={parts['bandwidth']}"
         )
     if "channels" in parts and "@" not in parts.get("ram", ""):
-        raise UsageError(
-            f"--if {text!r:.60} has channels without a speed of the memory; add one, such as ram=@5600"
-        )
+        raise UsageError(f"--if {text!r:.60} has channels without a memory speed; add one, such as ram=@5600")
     upgrade = Upgrade(clean(text).strip(), parts)
     _ = upgrade.worker  # raises UsageError for an invalid address
     return upgrade
@@ -136,11 +134,11 @@ def _ram(machine: Machine, value: str) -> tuple[Machine, str]:
         n_bytes = size_in_bytes(found[2])
         before = machine.bytes_free + machine.bytes_reserved
         machine = with_memory(machine, before + n_bytes if found[1] else n_bytes)
-        words = f"{machine.bytes_free / GIB:.1f} GiB free beside {machine.bytes_reserved / GIB:.1f} GiB of the system and other programs"
+        words = f"{machine.bytes_free / GIB:.1f} GiB free beside {machine.bytes_reserved / GIB:.1f} GiB that the system and other programs use"
     if found[3]:
         gbs = memory_gbs(_number("ram", value, found[3], "MT/s"), machine.channels)
         machine = with_bandwidth(machine, gbs)
-        words += f"{' at ' if words else ''}{gbs:.0f} GB/s, {MEMORY_SHARE:.0%} of what {machine.channels} channels of 64 bits peak at"
+        words += f"{' at ' if words else ''}{gbs:.0f} GB/s, {100 * MEMORY_SHARE:.0f} % of the peak of {machine.channels} channels of 64 bits"
     return machine, words
 
 

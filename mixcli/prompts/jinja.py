@@ -94,7 +94,8 @@ class JinjaLayout:
                 ) from None
         if parts is None:
             raise BadRequest(
-                "the model's chat template drops a message of this conversation", param="messages"
+                "the model's chat template drops a message of this conversation; send user and assistant messages in turn",
+                param="messages",
             )
         if self._vocab.adds_bos and parts[:1] != [self._vocab.bos]:
             parts.insert(0, self._vocab.bos)

@@ -55,7 +55,9 @@ def quantize_job(
     """
     small = [file for file in repo.files if any(fnmatch.fnmatchcase(file.name, name) for name in SMALL)]
     if not any(file.name in {layout.value for layout in Layout} for file in small):
-        raise UsageError(f"{repo.repo} has no config.json and no params.json, so mixcli cannot quantize it")
+        raise UsageError(
+            f"{repo.repo} has no config.json and no params.json, so mixcli cannot quantize it; choose another repository"
+        )
     for file in small:
         if file.size > MAX_SMALL:
             raise UsageError(

@@ -153,7 +153,7 @@ def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
 
     labels = labels_of(text)
     if abstain is not None and ABSTAIN in labels:
-        raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label")
+        raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label; rename the label")
     return labels
 
 

@@ -118,7 +118,9 @@ def _value(name: str, values: Mapping[str, str], nested: Mapping[str, Any]) -> s
         return as_text(found[0])
     if name in values:
         if "." in name and nested and _inside(name, nested, strict=False) is not None:
-            raise UsageError(f"{{{{ {name} }}}} is ambiguous: a field, and part of another field")
+            raise UsageError(
+                f"{{{{ {name} }}}} is ambiguous: a field, and part of another field; rename one of them"
+            )
         return values[name]
     raise UsageError(no_value(f"{{{{ {name} }}}}", values))
 

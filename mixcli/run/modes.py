@@ -136,7 +136,7 @@ def _finish(host: ChatBackend, body: ChatBody, how: RunOptions) -> None:
     if answer.finish_reason == "length" and (_needs_call(body) or (answer.calls and not how.as_json)):
         called = answer.calls[-1].name if answer.calls else "a tool"
         raise MixcliError(
-            f"the call of {called} was truncated at the limit of tokens; raise --max-tokens or --ctx"
+            f"the call of {called} was truncated at the token limit; raise --max-tokens or --ctx"
         )
     if how.as_json:
         console.data({**answer.to_json(), **read})

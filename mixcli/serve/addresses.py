@@ -24,7 +24,9 @@ def bound(address: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise UsageError(f"{address} is not an address of this machine ({error.strerror})") from error
+        raise UsageError(
+            f"{address} is not an address of this machine ({error.strerror}); pass another with --host"
+        ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(place)
@@ -33,7 +35,9 @@ def bound(address: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise InUse(f"port {port} is in use on {address}; pass another with --port") from error
-        raise MixcliError(f"cannot listen on port {port} of {address}: {error.strerror}") from error
+        raise MixcliError(
+            f"cannot listen on port {port} of {address}: {error.strerror}; pass another with --port"
+        ) from error
     return listener
 
 

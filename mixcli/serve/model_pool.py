@@ -114,13 +114,13 @@ class ModelPool:
 
     def _waits_for(self, slot: Slot) -> str:
         if slot.state is State.LOADING:
-            return f"loading {slot.progress:.0%}"
+            return f"loading {100 * slot.progress:.0f} %"
         return f"waiting for memory: {self._answering()}"
 
     def _answering(self) -> str:
         busy = [slot for slot in self._slots.values() if slot.n_running]
         said = (f"{slot.label} answers {counted(slot.n_running, 'request')}" for slot in busy)
-        return ", ".join(said) or "other models are loaded and unloaded"
+        return ", ".join(said) or "other models are being loaded or unloaded"
 
     def _no_memory(self, slot: Slot) -> Refusal:
         memory, needs = self._lifecycle.memory(slot), sum(slot.model.needs.values())
@@ -181,7 +181,7 @@ class ModelPool:
             if going:
                 await self._make_room(slot, going)
             elif planned is None:
-                raise why or DoesNotFit(f"{slot.label} does not fit beside the models that are kept")
+                raise why or DoesNotFit(f"{slot.label} does not fit beside the models of --keep")
             else:
                 self._lifecycle.load(slot, planned)
                 return

@@ -86,7 +86,9 @@ class OneModel:
 
     async def _look_while_loading(self, exchange: Exchange, accepted: Accepted) -> None:
         progress = round(self._upstream.progress, 3)
-        refusal = unavailable(f"the model is loading ({progress:.0%}); retry in a few seconds", retry_after=2)
+        refusal = unavailable(
+            f"the model is loading ({100 * progress:.0f} %); retry in a few seconds", retry_after=2
+        )
         if accepted.route.path == HEALTH:
             refusal = unavailable(refusal.message, 2, status=LOADING, progress=progress)
         await exchange.refuse(refusal)

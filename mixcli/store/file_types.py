@@ -33,4 +33,4 @@ def tensor_type(name: str) -> str:
 
 def _with_nearest(message: str, name: str, names: Iterable[str]) -> str:
     near = nearest(name, names)
-    return f"{message.rstrip('.')}; did you mean {near}?" if near else message
+    return f"{message}; did you mean {near}?" if near else message

@@ -51,7 +51,9 @@ class Reader:
     def refuse(self, key: str, rule: str) -> IntegrityError:
         value = self._header.get(self.key(key))
         found = "missing" if value is None else shown(value, 60)
-        return IntegrityError(f"{self._name} is not a valid model: {self.key(key)} is {found}; {rule}")
+        return IntegrityError(
+            f"{self._name} is not a valid model: {self.key(key)} is {found}; {rule}; use another file of this model"
+        )
 
     def key(self, key: str) -> str:
         return f"{self._header.architecture}.{key}"

@@ -44,20 +44,27 @@ def check_other_family(header: GgufHeader, name: str) -> None:
     """Raise IntegrityError with one sentence for numbers that no model has; the rest of the header is for llama.cpp to judge (header_trial.py)."""
     architecture = header.architecture
     if not _ARCHITECTURE.fullmatch(architecture):
-        raise IntegrityError(f"{name} is damaged: general.architecture is {shown(architecture, 60)}")
+        raise IntegrityError(
+            f"{name} is damaged: general.architecture is {shown(architecture, 60)}; use another file of this model"
+        )
     if architecture == "clip":
         raise IntegrityError(
             f"{name} is a 'clip' model, which sees images for a language model (mmproj) and writes no text; use the language model's own file"
         )
     kind = header.get("general.type", "model")
     if kind != "model":
-        raise IntegrityError(f"{name} holds no model: its general.type is {shown(kind, 40)}")
+        raise IntegrityError(
+            f"{name} is not a model: its general.type is {shown(kind, 40)}; use the model's own file"
+        )
     if not header.tensors:
-        raise IntegrityError(f"{name} has no tensors; it is a vocabulary or damaged")
+        raise IntegrityError(
+            f"{name} has no tensors; it is a vocabulary or damaged; use another file of this model"
+        )
     for key, value in header.metadata.items():
         if key.startswith(f"{architecture}.") and not _is_sane(value):
             raise IntegrityError(
-                f"{name} is not a valid model: {key:.80} is {shown(value.value, 60)}; no model has such a value"
+                f"{name} is not a valid model: {key:.80} is {shown(value.value, 60)}; no model has such a value; "
+                "use another file of this model"
             )
     for key, least, greatest, is_required in _BOUNDS:
         _check_bounds(header, name, f"{architecture}.{key}", (least, greatest), is_required=is_required)
@@ -68,7 +75,8 @@ def check_other_family(header: GgufHeader, name: str) -> None:
         isinstance(n_predict, int) and n_predict >= n_layer
     ):  # llama.cpp leaves them out, and computes without a layer
         raise IntegrityError(
-            f"{name} is not a valid model: {architecture}.nextn_predict_layers is {n_predict}, of {n_layer} layers in all"
+            f"{name} is not a valid model: {architecture}.nextn_predict_layers is {n_predict}, of {n_layer} layers in all; "
+            "use another file of this model"
         )
 
 

@@ -99,19 +99,23 @@ def _check_types(header: GgufHeader, name: str) -> None:
     for key, value in header.metadata.items():
         if (kind := _TYPES.get(key)) is not None and value.type != kind:
             raise IntegrityError(
-                f"{name} is damaged: {key} is {shown(value.value, 60)} of type {value.type.name}; it must be {kind.name}"
+                f"{name} is damaged: {key} is {shown(value.value, 60)} of type {value.type.name}; it must be {kind.name}; "
+                "use another file of this model"
             )
         if (kinds := _ITEMS.get(key)) and (value.type != Kind.ARRAY or value.item not in kinds):
             found = value.item if value.type == Kind.ARRAY and value.item is not None else value.type
             raise IntegrityError(
-                f"{name} is damaged: {key} must be an array of {kinds[0].name}, but holds {found.name}"
+                f"{name} is damaged: {key} must be an array of {kinds[0].name}, not {found.name}; "
+                "use another file of this model"
             )
 
 
 def _check_architecture(header: GgufHeader, name: str) -> None:
     architecture = header.architecture
     if not architecture:
-        raise IntegrityError(f"{name} has no general.architecture; it is damaged or not a model")
+        raise IntegrityError(
+            f"{name} has no general.architecture; it is damaged or not a model; use another file of this model"
+        )
     if not is_known(header):
         check_other_family(header, name)
     if any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors):
@@ -128,17 +132,18 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     kinds = TOKENIZERS if is_known(header) else (*TOKENIZERS, *OTHER_TOKENIZERS)
     if kind not in kinds:
         raise IntegrityError(
-            f"{name} has a tokenizer of kind {shown(kind)}; mixcli supports {' and '.join(kinds)}"
+            f"{name} has a tokenizer of kind {shown(kind)}; mixcli supports {' and '.join(kinds)}; use another file of this model"
         )
     if len(tokens) > MAX_VOCABULARY:
         raise IntegrityError(
-            f"{name} has {len(tokens):,} tokens, more than the limit of {MAX_VOCABULARY:,}; it is damaged"
+            f"{name} has {len(tokens):,} tokens; the limit is {MAX_VOCABULARY:,}; use another file of this model"
         )
     for key in ("scores", "token_type"):
         values = header.get(f"tokenizer.ggml.{key}")
         if values is not None and (not isinstance(values, LazyArray) or len(values) < len(tokens)):
             raise IntegrityError(
-                f"{name} is damaged: tokenizer.ggml.{key} does not have a value for each of {len(tokens):,} tokens"
+                f"{name} is damaged: tokenizer.ggml.{key} does not have a value for each of {len(tokens):,} tokens; "
+                "use another file of this model"
             )
     if kind in MERGING and not isinstance(header.get("tokenizer.ggml.merges"), LazyArray):
         raise IntegrityError(
@@ -152,13 +157,13 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     texts, n_empty = set(read), read.count(b"")
     if len(texts) - (n_empty > 0) + n_empty != len(tokens):
         raise IntegrityError(
-            f"{name} is damaged: {len(tokens) - len(texts):,} of its {len(tokens):,} tokens are duplicates"
+            f"{name} is damaged: {len(tokens) - len(texts):,} of its {len(tokens):,} tokens are duplicates; use another file of this model"
         )
     if kind == "llama" and not all(
         b"<0x%02X>" % byte in texts or bytes([byte]) in texts for byte in range(256)
     ):
         raise IntegrityError(
-            f"{name} has a SentencePiece tokenizer without all 256 byte tokens, which llama.cpp requires"
+            f"{name} has a SentencePiece tokenizer without all 256 byte tokens, which llama.cpp requires; use another file of this model"
         )
     template = header.get("tokenizer.chat_template", "")
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE:
@@ -180,11 +185,12 @@ def _check_types_of_tensors(header: GgufHeader, name: str) -> None:
     for tensor in header.tensors:
         if _VECTOR.search(tensor.name) and tensor.type != Type.F32:
             raise IntegrityError(
-                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}; it must be F32"
+                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}; it must be F32; use another file of this model"
             )
         if tensor.type in _NO_MATRIX and tensor.name.endswith(".weight"):
             raise IntegrityError(
-                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}, which llama.cpp cannot multiply"
+                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}, which llama.cpp cannot multiply; "
+                "use another file of this model"
             )
 
 
@@ -198,7 +204,9 @@ def _check_tensors(header: GgufHeader, name: str) -> None:
             )
         found = shapes[tensor_name]
         if found != shape and (*[1] * (4 - len(found)), *found) != (*[1] * (4 - len(shape)), *shape):
-            raise IntegrityError(f"{name}: tensor {tensor_name} has the shape {found} instead of {shape}")
+            raise IntegrityError(
+                f"{name}: tensor {tensor_name} has the shape {found} instead of {shape}; use another file of this model"
+            )
     if surplus := surplus_of(dimensions, shapes):
         raise IntegrityError(
             f"{name} has {counted(len(surplus), 'tensor')} that a {header.architecture} model does not have, such as {surplus[0]!r:.80}, "

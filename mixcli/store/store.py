@@ -227,7 +227,7 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
         file_type(catalog()[reference.name], reference.type)  # a quant that it does not have cannot be pulled
     if reference.name in catalog() or reference.is_repo:
         pulled = paths.models_dir().glob(f".{as_folder(reference.name)}--{reference.type or '*'}.part")
-        begun = " (a pull was started)" if next(iter(pulled), None) else ""
+        begun = " (its download is incomplete)" if next(iter(pulled), None) else ""
         is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
         how = ", which chooses the quant that suits this machine" if is_chosen else ""
         return NotInstalled(

@@ -50,7 +50,7 @@ class Weights(NamedTuple):
             if own.size != there.size:
                 found.append(f"{there.name} is {there.size:,} bytes long instead of {own.size:,}")
             elif own.digest != there.digest:
-                found.append(f"{there.name} has other contents of the same size")
+                found.append(f"{there.name} has the same size but different contents")
         if not found and self.checksum and other.checksum and self.checksum != other.checksum:
             found.append(f"checksum {other.checksum[:12]} instead of {self.checksum[:12]}")
         return found

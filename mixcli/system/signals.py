@@ -87,7 +87,7 @@ def _end_at_last(code: int) -> None:
 
     def leave() -> None:
         time.sleep(LAST_MOMENTS)
-        os.write(2, f"mixcli: cleaning up took longer than {LAST_MOMENTS:g} s and was given up\n".encode())
+        os.write(2, f"mixcli: cleaning up took longer than {LAST_MOMENTS:g} s and was aborted\n".encode())
         os._exit(code)
 
     _thread.start_new_thread(leave, ())  # threading.Thread takes such locks itself

@@ -182,7 +182,7 @@ class Fitting:
         if goal.kind == "tps":
             return "decodes more slowly; pass a smaller --target-tps or --ctx"
         free = sum(gpu.bytes_free for gpu in self._machine.gpus)
-        return f"{format_bytes(free)} are free there; pass a smaller --ctx, --kv q8_0, or --size SIZE for a file of which a part stays in RAM"
+        return f"{format_bytes(free)} are free there; pass a smaller --ctx, --kv q8_0, or --size SIZE for a file that is partly in RAM"
 
 
 def standard_types(model: ModelSource) -> dict[str, Types]:

@@ -34,7 +34,7 @@ class TextReader:
             return self._subject.reader
         if not self._path.exists():
             plan = prepare_model(self._subject.model, self._path, Options(output_type=TYPE))
-            title = f"making a file of {self._subject.name} that reads"
+            title = f"converting {self._subject.name} to {TYPE} for the measurement"
             with console.progress(title, unit="bytes") as bar:
                 execute(plan, lambda at: bar.update(at.done, at.total, at.stage))
         return StoredModel(self._path)

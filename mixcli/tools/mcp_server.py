@@ -59,7 +59,7 @@ class McpTools:
                 self.specs = list(self._listed(deadline))
             except Exception as error:
                 raise MixcliError(
-                    f"the MCP server {self.name!r} does not work: {self._why(error)}"
+                    f"the MCP server {self.name!r} cannot be used: {self._why(error)}"
                 ) from error
             if not self.specs:
                 raise UsageError(f"the MCP server {self.name!r} has no tools")

@@ -146,7 +146,7 @@ def _shortened(text: str, limit: int = MAX_RESULT) -> str:
     """Return a result that a context can hold, with a word on what was left out."""
     if len(text) <= limit:
         return text
-    return f"{text[:limit]}\n[{len(text) - limit:,} more characters of the result were left out]"
+    return f"{text[:limit]}\n[{len(text) - limit:,} more characters of the result are omitted]"
 
 
 __all__ = ["CALL_SECONDS", "MAX_RESULT", "FunctionSpec", "ToolFailed", "ToolResult", "ToolSource", "Toolbox"]

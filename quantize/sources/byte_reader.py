@@ -54,18 +54,18 @@ class Cursor:
         if end > self.size:
             raise CorruptFile(
                 f"{self.name} ends inside its header: it is {counted(self.size, 'byte')} long and the next field needs {end:,}; "
-                "the download is incomplete: download it again."
+                "the download is incomplete: download it again"
             )
         if end > MAX_HEADER:
             raise CorruptFile(
-                f"{self.name} declares a header of more than {MAX_HEADER:,} bytes; it is damaged or malicious."
+                f"{self.name} declares a header of more than {MAX_HEADER:,} bytes; it is damaged or malicious"
             )
         start = len(self.data)
         stop = min(self.size, max(end, 2 * start))
         self.data += self._reader.read_at(start, stop - start)
         if len(self.data) < end:
             raise CorruptFile(
-                f"{self.name} ended after {len(self.data):,} of {end:,} bytes; it changed during the read."
+                f"{self.name} ended after {len(self.data):,} of {end:,} bytes; it changed during the read: rerun the command"
             )
 
     def take(self, n: int) -> bytes:
@@ -84,7 +84,7 @@ class Cursor:
         length = self.number(U64)
         if length > limit:
             raise CorruptFile(
-                f"{self.name}: {what} declares {length:,} bytes; the limit is {limit:,}; the file is damaged."
+                f"{self.name}: {what} declares {length:,} bytes; the limit is {limit:,}; the file is damaged"
             )
         return self.take(length).decode("utf-8", "surrogateescape")
 
@@ -96,7 +96,7 @@ class Cursor:
             length = unpack(data, position)[0]
             if length > MAX_STRING:
                 raise CorruptFile(
-                    f"{self.name}: a string in {what} declares {length:,} bytes; the file is damaged."
+                    f"{self.name}: a string in {what} declares {length:,} bytes; the file is damaged"
                 )
             position += 8 + length
         self.reach(position)

@@ -105,7 +105,7 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     """
     if not folder.is_dir():
         raise Unsupported(
-            f"{folder} is not a folder; pass the folder with config.json and the safetensors files."
+            f"{folder} is not a folder; pass the folder with config.json and the safetensors files"
         )
     elsewhere = elsewhere or {}
     found = _find(folder, elsewhere)
@@ -120,7 +120,7 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
             if name in stored:
                 raise CorruptFile(
                     f"tensor {name!r} exists twice, in {stored[name].path.name} and {shard.name}; "
-                    "remove the wrong file."
+                    "remove the wrong file"
                 )
             stored[name] = tensor
     if found.index:
@@ -136,7 +136,7 @@ def _whole(tensor: StoredTensor, elsewhere: Mapping[str, ByteReader]) -> bytes:
     with opened(tensor.path) as fd:
         data = pread_exactly(fd, tensor.offset, tensor.n_bytes)
     if len(data) < tensor.n_bytes:
-        raise CorruptFile(f"{tensor.path.name} became shorter during the read; download it again.")
+        raise CorruptFile(f"{tensor.path.name} became shorter during the read; download it again")
     return data
 
 
@@ -170,11 +170,11 @@ def _find(folder: Path, elsewhere: Collection[str]) -> _Found:
     if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
         raise Unsupported(
             f"{folder.name} has its weights in {pickles[0]}, a pickle file, which can run code when opened; "
-            "download the safetensors version."
+            "download the safetensors version"
         )
     if not has_config and not has_params:
-        raise Unsupported(f"{folder.name} has no config.json and no params.json; it is not a model folder.")
-    raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights.")
+        raise Unsupported(f"{folder.name} has no config.json and no params.json; it is not a model folder")
+    raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights")
 
 
 def _all_parts(shards: list[Path]) -> list[Path]:
@@ -185,7 +185,7 @@ def _all_parts(shards: list[Path]) -> list[Path]:
             name = f"{match['stem']}-{number:05d}-of-{match['count']}.safetensors"
             if name not in places:
                 raise CorruptFile(
-                    f"{shards[0].parent.name} lacks {name!r}, shard {number} of {int(match['count'])}; download it."
+                    f"{shards[0].parent.name} lacks {name!r}, shard {number} of {int(match['count'])}; download it"
                 )
     if places and len(places) < len(shards):
         whole = next(path.name for path in shards if path.name not in places)
@@ -203,7 +203,7 @@ def _indexed(index: Path, elsewhere: Collection[str]) -> list[Path]:
     missing = [name for name in names if name not in elsewhere and not (index.parent / name).is_file()]
     if missing:
         raise CorruptFile(
-            f"{index.parent.name} lacks {_listed(missing)} of its {len(names)} weight files; download what is missing."
+            f"{index.parent.name} lacks {_listed(missing)} of its {len(names)} weight files; download what is missing"
         )
     return [index.parent / name for name in names]
 
@@ -224,7 +224,7 @@ def _check_index(index: Path, tensors: Mapping[str, StoredTensor]) -> None:
         raise MalformedFile(f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} lists")
     if extra := sorted(tensors.keys() - named.keys()):
         raise CorruptFile(
-            f"{index.name} does not list {_listed(extra)}; the files belong to different models."
+            f"{index.name} does not list {_listed(extra)}; the files belong to different models"
         )
 
 

@@ -120,17 +120,17 @@ def model_type(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str):
-        raise Unsupported(f"{where} has no architecture; mixcli converts {_SUPPORTED}.")
+        raise Unsupported(f"{where} has no architecture; mixcli converts {_SUPPORTED}")
     if name not in _TYPES:
         raise Unsupported(
-            f"{where} is a {name} model, which mixcli does not support; supported are {_SUPPORTED}."
+            f"{where} is a {name} model, which mixcli does not support; supported are {_SUPPORTED}"
         )
     if name != _WITH_IMAGES:
         return _TYPES[name]
     kind = Fields(config, where).mapping("text_config").get("model_type", _TYPES[name])
     if kind not in _TEXT_TYPES:
         raise Unsupported(
-            f"{where} has a text model of the type {shown(kind)}; supported are {', '.join(_TEXT_TYPES)}."
+            f"{where} has a text model of the type {shown(kind)}; supported are {', '.join(_TEXT_TYPES)}"
         )
     return str(kind)
 
@@ -142,7 +142,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
     activation = text.get("hidden_act")
     if activation not in (None, "silu", "swish"):
         raise Unsupported(
-            f"{where} has hidden_act = {shown(activation)}, but llama.cpp uses silu for this architecture; mixcli cannot convert it."
+            f"{where} has hidden_act = {shown(activation)}, but llama.cpp uses silu for this architecture; mixcli cannot convert it"
         )
     read = Fields({**_defaults(kind, text), **without_none(text, _NONE_BY_NUMBER)}, where)
     n_head = read.count("num_attention_heads", MAX_WIDTH)
@@ -208,7 +208,7 @@ def _defaults(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _latent_attention(read: Fields) -> LatentAttention:
     if read.values.get("rope_interleave") is False:
         raise Unsupported(
-            f"{read.where} has rope_interleave = false, which llama.cpp does not compute; mixcli cannot convert it."
+            f"{read.where} has rope_interleave = false, which llama.cpp does not compute; mixcli cannot convert it"
         )
     return LatentAttention(
         q_rank=read.count("q_lora_rank", MAX_WIDTH),
@@ -247,7 +247,7 @@ def _with_multiplier(rope: Mapping[str, Any], scaling: RopeScaling | None, where
     read = Fields(rope, where)
     if (mscale := read.number("mscale", default=1)) != 1:
         raise Unsupported(
-            f"{where} has mscale = {mscale:g}, but llama.cpp only computes YaRN with 1; mixcli cannot convert it."
+            f"{where} has mscale = {mscale:g}, but llama.cpp only computes YaRN with 1; mixcli cannot convert it"
         )
     multiplier = {"log_multiplier": read.number("mscale_all_dim", default=0)}
     return RopeScaling(scaling.kind, {**scaling.parameters, **multiplier})
@@ -271,7 +271,7 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
         return None
     if not isinstance(kind, str) or kind not in _ROPE_NUMBERS:
         raise Unsupported(
-            f"{where} has RoPE scaling {shown(kind)}; mixcli supports {', '.join(_ROPE_NUMBERS)} and none."
+            f"{where} has RoPE scaling {shown(kind)}; mixcli supports {', '.join(_ROPE_NUMBERS)} and none"
         )
     read = Fields(rope, where)
     numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}

@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
 def refuse_wide(name: str, raw: bytes) -> None:
     """Raise CorruptFile for JSON in an encoding of two or four bytes a character, as PowerShell writes a text that is redirected."""
     if raw.startswith(_UTF16) or b"\0" in raw[:4]:
-        raise CorruptFile(f"{name} is UTF-16 or UTF-32 text, but JSON must be UTF-8; save it as UTF-8.")
+        raise CorruptFile(f"{name} is UTF-16 or UTF-32 text, but JSON must be UTF-8; save it as UTF-8")
 
 
 def parse_json(raw: bytes, bad: Callable[[str], CorruptFile], *, strict: bool = False) -> Any:

@@ -73,7 +73,7 @@ def _scaled_by(name: str, stored: Iterable[str]) -> str | None:
             continue
         weight = name.removesuffix(ending) + weight_ending
         if weight not in stored:
-            raise CorruptFile(f"{name!r} scales {weight!r}, which is missing; download the missing files.")
+            raise CorruptFile(f"{name!r} scales {weight!r}, which is missing; download the missing files")
         return weight
     return None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import CorruptFile, MalformedFile, Unsupported
 from quantize.ggml_types import BLOCK, GGMLQuantizationType, GGUFValueType, row_bytes
 from quantize.source import Value
 from quantize.sources.byte_reader import MAX_STRING, ByteReader, Cursor, FileReader
@@ -123,8 +123,8 @@ def _read(reader: ByteReader, name: str) -> GgufHeader:
     for index in range(n_keys):
         key = cursor.string(f"the name of metadata key {index}", MAX_STRING)
         if not key or key in metadata:
-            raise CorruptFile(
-                f"{name}: metadata key {_shown(key)} (number {index}) is {'double' if key else 'empty'}."
+            raise MalformedFile(
+                f"{name}: metadata key {_shown(key)} (number {index}) is {'given twice' if key else 'empty'}"
             )
         metadata[key] = _read_value(cursor, key)
     alignment = _alignment(metadata, name)
@@ -138,41 +138,41 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     """Read magic, version and the two counts; tell files that are something else by their first bytes."""
     name, size, start = cursor.name, cursor.size, bytes(cursor.data[:4096])
     if size == 0:
-        raise CorruptFile(f"{name} is empty (0 bytes); download it again.")
+        raise CorruptFile(f"{name} is empty (0 bytes); download it again")
     if not start.startswith(MAGIC[:size]):
         if not any(start):
             raise CorruptFile(
-                f"{name} begins with {counted(len(start), 'zero byte')}; the download is incomplete: download it again."
+                f"{name} begins with {counted(len(start), 'zero byte')}; the download is incomplete: download it again"
             )
         beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         for prefix, sentence in _IMPOSTORS:
             if beginning.startswith(prefix):
                 raise Unsupported(f"{name} {sentence}.")
         if start[8:9] == b"{":
-            raise Unsupported(f"{name} is a safetensors file, not GGUF; convert its folder first.")
+            raise Unsupported(f"{name} is a safetensors file, not GGUF; convert its folder first")
         raise Unsupported(
-            f"{name} is not a GGUF file: it begins with the bytes {start[:4].hex(' ')} instead of GGUF."
+            f"{name} is not a GGUF file: it begins with the bytes {start[:4].hex(' ')} instead of GGUF"
         )
     if size < 24:
         raise CorruptFile(
-            f"{name} is only {counted(size, 'byte')} long, but a GGUF header is at least 24 bytes long; download it again."
+            f"{name} is only {counted(size, 'byte')} long, but a GGUF header is at least 24 bytes long; download it again"
         )
     cursor.position = len(MAGIC)
     version = cursor.number(U32)
     if version & 0xFFFF == 0:
         raise Unsupported(
-            f"{name} is a big-endian GGUF file (version field {version:#x}); download the little-endian one."
+            f"{name} is a big-endian GGUF file (version field {version:#x}); download the little-endian one"
         )
     if version not in {2, 3}:
         advice = "convert it again" if version < 2 else "update mixcli"
         raise Unsupported(
-            f"{name} is GGUF version {version}, but only versions 2 and 3 are supported; {advice}."
+            f"{name} is GGUF version {version}, but only versions 2 and 3 are supported; {advice}"
         )
     n_tensors, n_keys = cursor.number(U64), cursor.number(U64)
     for count, limit, what in ((n_tensors, MAX_TENSORS, "tensors"), (n_keys, MAX_KEYS, "metadata keys")):
         if count > limit:
             raise CorruptFile(
-                f"{name} declares {count:,} {what}; the limit is {limit:,}; the file is damaged."
+                f"{name} declares {count:,} {what}; the limit is {limit:,}; the file is damaged"
             )
     return version, n_tensors, n_keys
 
@@ -186,11 +186,11 @@ def _read_value(cursor: Cursor, key: str) -> Value:
     item, count = _value_type(cursor, key), cursor.number(U64)
     if item == GGUFValueType.ARRAY:
         raise Unsupported(
-            f"{cursor.name}: {_shown(key)} is an array of arrays, which llama.cpp does not support."
+            f"{cursor.name}: {_shown(key)} is an array of arrays, which llama.cpp does not support"
         )
     if count > MAX_ELEMENTS:
         raise CorruptFile(
-            f"{cursor.name}: {_shown(key)} declares {count:,} elements; the limit is {MAX_ELEMENTS:,}; the file is damaged."
+            f"{cursor.name}: {_shown(key)} declares {count:,} elements; the limit is {MAX_ELEMENTS:,}; the file is damaged"
         )
     start = cursor.position
     if item == GGUFValueType.STRING:
@@ -204,7 +204,7 @@ def _read_value(cursor: Cursor, key: str) -> Value:
 def _value_type(cursor: Cursor, key: str) -> GGUFValueType:
     number = cursor.number(U32)
     if number > max(GGUFValueType):
-        raise CorruptFile(f"{cursor.name}: {_shown(key)} has value type {number}, which does not exist.")
+        raise MalformedFile(f"{cursor.name}: {_shown(key)} has value type {number}, which does not exist")
     return GGUFValueType(number)
 
 
@@ -214,8 +214,8 @@ def _alignment(metadata: Mapping[str, Value], name: str) -> int:
         return DEFAULT_ALIGNMENT
     value = found.value
     if found.type != GGUFValueType.UINT32 or not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
-        raise CorruptFile(
-            f"{name}: general.alignment is {shown(value)}; it must be a power of two up to {MAX_ALIGNMENT:,}."
+        raise MalformedFile(
+            f"{name}: general.alignment is {shown(value)}; it must be a power of two up to {MAX_ALIGNMENT:,}"
         )
     return int(value)
 
@@ -226,10 +226,10 @@ def _read_tensor(cursor: Cursor, index: int) -> tuple[str, GGMLQuantizationType,
     where = f"{cursor.name}: tensor {_shown(name)}"
     n_dims = cursor.number(U32)
     if not 1 <= n_dims <= MAX_DIMS:
-        raise CorruptFile(f"{where} has {n_dims} dimensions; it must have 1 to {MAX_DIMS}.")
+        raise MalformedFile(f"{where} has {n_dims} dimensions; it must have 1 to {MAX_DIMS}")
     dims = [cursor.number(U64) for _ in range(n_dims)]
     if 0 in dims or prod(dims) >= 1 << 48:
-        raise CorruptFile(f"{where} has the impossible shape {tuple(reversed(dims))}.")
+        raise MalformedFile(f"{where} has the impossible shape {tuple(reversed(dims))}")
     number = cursor.number(U32)
     try:
         type_ = GGMLQuantizationType(number)
@@ -240,7 +240,7 @@ def _read_tensor(cursor: Cursor, index: int) -> tuple[str, GGMLQuantizationType,
             if number not in _TYPENUMBERS
             else str(error)
         )
-        raise CorruptFile(f"{where} has {reason}.") from error
+        raise MalformedFile(f"{where} has {reason}") from error
     return name, type_, tuple(reversed(dims)), cursor.number(U64)
 
 
@@ -259,14 +259,14 @@ def _place(
     expected = 0
     for name, type_, shape, offset in entries:
         if name in seen or not name:
-            raise CorruptFile(
-                f"{cursor.name}: tensor {_shown(name)} is {'listed twice' if name else 'without a name'}."
+            raise MalformedFile(
+                f"{cursor.name}: tensor {_shown(name)} is {'listed twice' if name else 'without a name'}"
             )
         seen.add(name)
         if offset != expected:
             problem = "overlaps the one before" if offset < expected else "leaves a gap"
-            raise CorruptFile(
-                f"{cursor.name}: tensor {_shown(name)} {problem}: its offset is {offset:,} and must be {expected:,}."
+            raise MalformedFile(
+                f"{cursor.name}: tensor {_shown(name)} {problem}: its offset is {offset:,} and must be {expected:,}"
             )
         n_bytes = row_bytes(type_, shape[-1]) * prod(shape[:-1])
         tensors.append(GgufTensor(name, type_, shape, data_offset + offset, n_bytes))
@@ -274,7 +274,7 @@ def _place(
     if tensors and (end := tensors[-1].offset + tensors[-1].n_bytes) > cursor.size:
         raise CorruptFile(
             f"{cursor.name} is truncated: {end - cursor.size:,} of {end:,} bytes are missing; "
-            "the download is incomplete: download it again."
+            "the download is incomplete: download it again"
         )
     return tuple(tensors)
 

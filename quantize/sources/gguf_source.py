@@ -48,7 +48,7 @@ def _tensor_source(path: Path, tensor: GgufTensor) -> TensorSource:
             while view:
                 n = file.readinto(view)
                 if not n:
-                    raise CorruptFile(f"{path} became shorter during the read; download it again.")
+                    raise CorruptFile(f"{path} became shorter during the read; download it again")
                 view = view[n:]
         return rows
 

@@ -134,12 +134,12 @@ def _check_temperature(hparams: Hparams, temperature: Temperature, where: str) -
     trained = scaling.parameters.get("original_max_position_embeddings") if scaling else None
     if trained is None:
         raise Unsupported(
-            f"{where} scales attention by position without YaRN, which llama.cpp does not compute; mixcli cannot convert it."
+            f"{where} scales attention by position without YaRN, which llama.cpp does not compute; mixcli cannot convert it"
         )
     if trained != temperature.length:
         raise Unsupported(
             f"{where} scales attention from {temperature.length:,} positions on and has YaRN from {trained:,.0f}, but llama.cpp needs "
-            "one number for both; mixcli cannot convert it."
+            "one number for both; mixcli cannot convert it"
         )
 
 

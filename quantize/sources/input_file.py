@@ -39,13 +39,13 @@ def opened(path: Path) -> Iterator[int]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise QuantizeError(f"{path} cannot be read: {reason or error}.") from error
+        raise QuantizeError(f"{path} cannot be read: {reason or error}") from error
     try:
         if kind := kind_of(os.fstat(fd).st_mode):
-            raise QuantizeError(f"{path} is {kind}; use a regular file.")
+            raise QuantizeError(f"{path} is {kind}; use a regular file")
         yield fd
     except OSError as error:
-        raise QuantizeError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise QuantizeError(f"{path} cannot be read: {error.strerror or error}") from error
     finally:
         os.close(fd)
 
@@ -70,7 +70,7 @@ def read_file(path: Path, limit: int) -> bytes:
         data = pread_exactly(fd, 0, size)
     if len(data) < size:
         raise CorruptFile(
-            f"{path.name} ended after {len(data):,} of {counted(size, 'byte')}; it changed during the read."
+            f"{path.name} ended after {len(data):,} of {counted(size, 'byte')}; it changed during the read: rerun the command"
         )
     refuse_pointer(path.name, data)
     return data
@@ -90,7 +90,7 @@ def refuse_pointer(name: str, beginning: bytes) -> None:
     """Raise CorruptFile where a file is only a Git LFS pointer to the real one."""
     if beginning.startswith(LFS_POINTER):
         raise CorruptFile(
-            f"{name} is a Git LFS pointer, not the file; run `git lfs pull` in its folder, or download the real file."
+            f"{name} is a Git LFS pointer, not the file; run `git lfs pull` in its folder, or download the real file"
         )
 
 

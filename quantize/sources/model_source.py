@@ -43,4 +43,4 @@ def _vision_note(checkpoint: Checkpoint, hparams: Hparams) -> str | None:
     if not hparams.sees_images:
         return None
     n_left = sum(not is_text(name, hparams) for name in checkpoint.tensors)
-    return f"the model sees images, but only its text model is converted: {counted(n_left, 'tensor')} of its vision part left out"
+    return f"the model sees images, but only its text model is converted: {counted(n_left, 'tensor')} of its vision part are skipped"

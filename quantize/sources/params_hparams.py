@@ -30,7 +30,7 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
     """Read a Mistral-native params.json; `moe` makes it a Mixtral, or with latent attention a Mistral Large 3."""
     if not is_none(params.get("mamba")):
         raise Unsupported(
-            f"{where} has 'mamba', which mixcli does not support; supported are Mistral and Mixtral text models."
+            f"{where} has 'mamba', which mixcli does not support; supported are Mistral and Mixtral text models"
         )
     read = Fields(without_none(params, _NONE_BY_NUMBER), where)
     moe = Fields(read.mapping("moe"), where)
@@ -43,7 +43,7 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
     scaling = _yarn(read)
     if mla and not (n_expert and scaling):
         raise Unsupported(
-            f"{where} has latent attention without {'YaRN' if n_expert else 'experts'}; llama.cpp has no such Mistral model."
+            f"{where} has latent attention without {'YaRN' if n_expert else 'experts'}; llama.cpp has no such Mistral model"
         )
     if mla and scaling:  # whatever apply_scale says
         scaling = RopeScaling(scaling.kind, {**scaling.parameters, "log_multiplier": 1.0})
@@ -109,7 +109,7 @@ def _routing(moe: Fields) -> Routing:
     if moe.count("route_every_n", MAX_LAYERS, default=1) != 1:
         raise Unsupported(
             f"{moe.where} has experts in one of {moe.values['route_every_n']} layers only, which llama.cpp does not compute; "
-            "mixcli cannot convert it."
+            "mixcli cannot convert it"
         )
     groups = None
     if moe.values.get("num_expert_groups") is not None:

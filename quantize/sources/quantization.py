@@ -90,5 +90,5 @@ def _pair(value: object, where: str) -> Block | None:
 def _unsupported(name: str, where: str) -> Unsupported:
     return Unsupported(
         f"{where} belongs to weights that are already quantized ({name[:60]}); mixcli converts BF16, F16, F32 and FP8 (e4m3): "
-        "convert the original checkpoint instead."
+        "convert the original checkpoint instead"
     )

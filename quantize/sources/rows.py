@@ -30,7 +30,7 @@ def tensor_source(stored: StoredTensor) -> TensorSource:
     if stored.dtype not in _STORED:
         raise Unsupported(
             f"{stored.path.name} stores tensor {stored.name!r} as {stored.dtype}; mixcli supports {', '.join(_STORED)} and {FP8}: "
-            "use the original, unquantized checkpoint."
+            "use the original, unquantized checkpoint"
         )
     shape = stored.shape or (1,)
     where = f"{stored.path.name}: {stored.name}"
@@ -81,5 +81,5 @@ def _fill(readinto: Callable[[memoryview], int | None], array: NDArray[np.generi
     while view:
         n = readinto(view)
         if not n:
-            raise CorruptFile(f"{path.name} became shorter during the read; download it again.")
+            raise CorruptFile(f"{path.name} became shorter during the read; download it again")
         view = view[n:]

@@ -91,12 +91,12 @@ def open_shards(path: Path) -> Shards:
     if len(paths) != count:
         raise CorruptFile(
             f"{path} is one of {count} files; to find the others, llama.cpp needs a name "
-            f"that ends in -{_number(named):05d}-of-{count:05d}.gguf: rename it."
+            f"that ends in -{_number(named):05d}-of-{count:05d}.gguf: rename it"
         )
     for number, shard in enumerate(paths, 1):
         if not os.path.exists(shard):  # noqa: PTH110
             raise CorruptFile(
-                f"{shard} is missing: it is shard {number} of {count}, and all shards must be in one folder; download it."
+                f"{shard} is missing: it is shard {number} of {count}, and all shards must be in one folder; download it"
             )
     headers = tuple(named if shard == path else read_header(shard) for shard in paths)
     return Shards(paths, headers, whole_header([*zip(map(str, paths), headers, strict=True)]))
@@ -117,7 +117,7 @@ def _check(files: Sequence[tuple[str, GgufHeader]]) -> None:
     count = _split_count(first, first_name)
     if max(count, 1) != len(files):
         raise CorruptFile(
-            f"{first_name} declares {counted(max(count, 1), 'shard')}, but {len(files)} are present; download all of them."
+            f"{first_name} declares {counted(max(count, 1), 'shard')}, but {len(files)} are present; download all of them"
         )
     if count < 2:
         return
@@ -129,24 +129,24 @@ def _check(files: Sequence[tuple[str, GgufHeader]]) -> None:
             or isinstance(header.get("split.no"), bool)
         ):
             raise CorruptFile(
-                f"{name} does not belong to {first_name}: it is not shard {number + 1} of {count} by its header; download all shards from one repository."
+                f"{name} does not belong to {first_name}: it is not shard {number + 1} of {count} by its header; download all shards from one repository"
             )
         for key in ("general.architecture", "general.name"):
             if key in header.metadata and header.get(key) != first.get(key):
                 raise CorruptFile(
-                    f"{name} belongs to another model than {first_name}: its {key} is {shown(header.get(key))} "
-                    f"and not {shown(first.get(key))}; download all shards from one repository."
+                    f"{name} and {first_name} belong to different models: its {key} is {shown(header.get(key))} "
+                    f"and not {shown(first.get(key))}; download all shards from one repository"
                 )
         for tensor in header.tensors:
             if tensor.name in names:
                 raise CorruptFile(
-                    f"{name} and {names[tensor.name]} both have the tensor {tensor.name!a}; they belong to different models."
+                    f"{name} and {names[tensor.name]} both have the tensor {tensor.name!a}; they belong to different models"
                 )
             names[tensor.name] = name
     expected = first.get("split.tensors.count", len(names))
     if expected != len(names):
         raise CorruptFile(
-            f"{first_name} and its other shards have {counted(len(names), 'tensor')} but should hold {shown(expected)}; they belong to different models."
+            f"{first_name} and its other shards have {counted(len(names), 'tensor')} but should hold {shown(expected)}; they belong to different models"
         )
 
 
@@ -155,7 +155,7 @@ def _split_count(header: GgufHeader, name: str) -> int:
     count = header.get("split.count", 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
         raise CorruptFile(
-            f"{name} declares {shown(count)} shards, but the limit is {MAX_SHARDS:,}; the file is damaged."
+            f"{name} declares {shown(count)} shards, but the limit is {MAX_SHARDS:,}; the file is damaged"
         )
     return count
 

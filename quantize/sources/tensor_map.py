@@ -149,13 +149,13 @@ def _check_complete(
     for tensor in result:
         if tensor.name in there:
             raise CorruptFile(
-                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; the checkpoint was made wrongly: use another repository."
+                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; use another repository"
             )
         there[tensor.name] = tensor
     for of_layer in experts:
         if missing := of_layer.first_missing():
             raise CorruptFile(
-                f"{folder} lacks {missing[0].removesuffix('_exps')} of expert {missing[1]} in layer {of_layer.layer}; download the missing files."
+                f"{folder} lacks {missing[0].removesuffix('_exps')} of expert {missing[1]} in layer {of_layer.layer}; download the missing files"
             )
     wanted = ["token_embd.weight", "output_norm.weight"]
     for layer in range(hparams.n_layer):
@@ -164,7 +164,7 @@ def _check_complete(
         wanted.append("output.weight")
     if lacking := [name for name in wanted if name not in there]:
         raise CorruptFile(
-            f"{folder} lacks {len(lacking)} of the model's tensors, {lacking[0]} first; download the missing files."
+            f"{folder} lacks {len(lacking)} of the model's tensors, {lacking[0]} first; download the missing files"
         )
 
 

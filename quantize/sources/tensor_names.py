@@ -78,6 +78,8 @@ _EXPERT_NAME = re.compile(
     r"(?:(?:block_sparse_moe|feed_forward|mlp)\.)?experts\.(?:(0|[1-9][0-9]{0,3})\.)?(\w+)"
 )
 
+OTHER_MODEL = "configuration and weights belong to different models"
+
 SHARED = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 DENSE = ("ffn_gate", "ffn_up", "ffn_down")
 STACKS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
@@ -118,7 +120,8 @@ def place_of(name: str, hparams: Hparams) -> Place:
         layer, inner, ending = int(match[1]), match[2], match[3]
         if layer >= hparams.n_layer:
             raise CorruptFile(
-                f"tensor {name!r} is of layer {layer}, but the model has {counted(hparams.n_layer, 'layer')}."
+                f"tensor {name!r} is of layer {layer}, but the model has {counted(hparams.n_layer, 'layer')}; "
+                f"{OTHER_MODEL}"
             )
         kind, is_bias = _PER_LAYER.get(inner), ending == "bias"
         if kind and ending and kind in kinds_of(layer, hparams, is_bias=is_bias):
@@ -128,7 +131,7 @@ def place_of(name: str, hparams: Hparams) -> Place:
             if place:
                 return place
     raise Unsupported(
-        f"tensor {name!r} is not part of a Mixtral, Mistral or Llama text model; mixcli cannot convert this model."
+        f"tensor {name!r} is not part of a Mixtral, Mistral or Llama text model; mixcli cannot convert this model"
     )
 
 
@@ -138,7 +141,9 @@ def _of_expert(name: str, layer: int, number: str | None, matrix: str, hparams: 
         return None
     expert = None if number is None else int(number)
     if expert is not None and expert >= hparams.n_expert:
-        raise CorruptFile(f"tensor {name!r} is of expert {expert}, but the model has {hparams.n_expert}.")
+        raise CorruptFile(
+            f"tensor {name!r} is of expert {expert}, but the model has {hparams.n_expert}; {OTHER_MODEL}"
+        )
     return Place(kind, layer, expert)
 
 
@@ -199,5 +204,5 @@ def check_shape(tensor: TensorSource, expected: Sequence[int | None]) -> None:
     ):
         raise CorruptFile(
             f"{tensor.where} has the shape {list(tensor.shape)}, but the configuration needs {list(expected)}; "
-            "configuration and weights belong to different models."
+            f"{OTHER_MODEL}"
         )

@@ -28,16 +28,16 @@ def upcycle(checkpoint: Checkpoint, n_experts: int, n_used: int = 2, seed: int =
     hparams = checkpoint.hparams
     if not 1 <= n_used <= n_experts <= MAX_EXPERTS:
         raise BadOption(
-            f"{n_used} of {n_experts} experts is invalid; use 1 to {MAX_EXPERTS} experts and at most as many per token."
+            f"{n_used} of {n_experts} experts is invalid; use 1 to {MAX_EXPERTS} experts and at most as many per token"
         )
     if checkpoint.layout is not Layout.HUGGING_FACE or hparams.n_expert or hparams.architecture != "llama":
         raise Unsupported(
-            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint of a Llama or Mistral; upcycling needs one."
+            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint of a Llama or Mistral; upcycling needs one"
         )
     if biased := next(
         (name for name in checkpoint.tensors if ".mlp." in name and name.endswith(".bias")), None
     ):
-        raise Unsupported(f"{checkpoint.folder.name} has {biased!r}; Mixtral experts have no biases.")
+        raise Unsupported(f"{checkpoint.folder.name} has {biased!r}; Mixtral experts have no biases")
     made = sorted(_tensors(checkpoint, hparams, n_experts, seed), key=lambda tensor: tensor.name)
     tensors = {tensor.name: tensor for tensor in made}
     config = {

@@ -57,7 +57,7 @@ def _row_costs(one: TensorErrors, table: ErrorTable, statistics: Statistics) -> 
         through = np.tile(through, (1, 2))
     if rows.shape != through.shape:
         raise CorruptFile(
-            f"the statistics have {rows.shape[1]:,} rows of {one.name}, but the model has {through.shape[1]:,}; compute them again."
+            f"the statistics have {rows.shape[1]:,} rows of {one.name}, but the model has {through.shape[1]:,}; compute them again"
         )
     return rows * through
 

@@ -59,13 +59,13 @@ class TailoredRecipe:
         if others:
             raise BadOption(
                 f"the recipe is for another model: {counted(len(others), 'tensor')}, such as {min(others)[:80]!a}, "
-                f"{'are' if len(others) > 1 else 'is'} in one of the two only; choose the model that the recipe was made for."
+                f"{'are' if len(others) > 1 else 'is'} in one of the two only; choose the model that the recipe was made for"
             )
         for tensor in tensors:
             if stays_float(tensor) and (chosen := self.types[tensor.name]) != (kept := base_type(tensor)):
                 raise BadOption(
                     f"the recipe has {chosen.name} for {tensor.name}, which stays {kept.name}: vectors, norms and routers are not quantized; "
-                    "use the recipe that mixcli tailor wrote."
+                    "use the recipe that mixcli tailor wrote"
                 )
 
     def matching(self, imatrix: Imatrix | None) -> Imatrix | None:
@@ -75,14 +75,14 @@ class TailoredRecipe:
         """
         if not self.imatrix_sha256:
             if imatrix:
-                raise BadOption("the recipe was made without an importance matrix; remove --imatrix.")
+                raise BadOption("the recipe was made without an importance matrix; remove --imatrix")
             return None
         named = f"{self.imatrix_name[:200]} (SHA-256 {self.imatrix_sha256[:12]}…)"
         if imatrix is None:
-            raise NeedsOption(f"the recipe needs the importance matrix {named}; pass it with --imatrix.")
+            raise NeedsOption(f"the recipe needs the importance matrix {named}; pass it with --imatrix")
         if imatrix.digest != self.imatrix_sha256:
             raise BadOption(
-                f"{imatrix.name} is not the importance matrix of the recipe, {named}; pass that file."
+                f"{imatrix.name} is not the importance matrix of the recipe, {named}; pass that file"
             )
         return replace(imatrix, name=self.imatrix_name)
 
@@ -95,7 +95,7 @@ def read_recipe(path: Path) -> TailoredRecipe:
         raw = read_header(path).get(KEY)
         if not isinstance(raw, str):
             raise CorruptFile(
-                f"{os.fspath(path)} has no recipe: it is not a tailored file; pass one, or a recipe in JSON."
+                f"{os.fspath(path)} has no recipe: it is not a tailored file; pass one, or a recipe in JSON"
             )
     else:
         data = read_file(path, _MAX_FILE)
@@ -106,7 +106,7 @@ def read_recipe(path: Path) -> TailoredRecipe:
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _Fault) else "not JSON"
         raise CorruptFile(
-            f"{os.fspath(path)} is not a recipe ({reason}); pass the JSON file or the GGUF that mixcli tailor wrote."
+            f"{os.fspath(path)} is not a recipe ({reason}); pass the JSON file or the GGUF that mixcli tailor wrote"
         ) from None
 
 

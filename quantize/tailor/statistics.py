@@ -64,13 +64,13 @@ class Statistics:
             n_rows, n_columns = tensor.shape[-2:]
             if not self.has(tensor.name):
                 raise CorruptFile(
-                    f"{name} was measured without {tensor.name}, whose type is to be chosen; compute one for this model: --imatrix auto."
+                    f"{name} was measured without {tensor.name}, whose type is to be chosen; compute one for this model: --imatrix auto"
                 )
             inputs, outputs = self.sums[tensor.name].shape, self.sums[SENSITIVITY + tensor.name].shape
             if inputs != (n, n_columns) or outputs not in ((n, n_rows), (n, 1)):
                 raise CorruptFile(
                     f"{name} has {inputs} inputs and {outputs} outputs of {tensor.name}, but the model needs {(n, n_columns)} and {(n, n_rows)}; "
-                    "it was made for another model: --imatrix auto computes one."
+                    "it was made for another model: --imatrix auto computes one"
                 )
 
 
@@ -80,16 +80,14 @@ def read_statistics(path: Path) -> Statistics:
     values = {}
     for tensor in header.tensors:
         if tensor.type != GGMLQuantizationType.F32:
-            raise CorruptFile(f"{path}: {tensor.name!a} must be F32; compute it again.")
+            raise CorruptFile(f"{path}: {tensor.name!a} must be F32; compute it again")
         found = np.fromfile(path, "<f4", tensor.n_elements, offset=tensor.offset).astype(np.float64)
         if not np.isfinite(found).all() or (len(found) and found.min() < 0):
-            raise CorruptFile(f"{path}: {tensor.name!a} has values below 0 or not finite; compute it again.")
+            raise CorruptFile(f"{path}: {tensor.name!a} has values below 0 or not finite; compute it again")
         values[tensor.name] = found
     names = [name.removesuffix(SUMS) for name in values if name.endswith(SUMS)]
     if not names or any(name + COUNTS not in values for name in names):
-        raise CorruptFile(
-            f"{path} is not an importance matrix: it has sums without counts; compute it again."
-        )
+        raise CorruptFile(f"{path} is not an importance matrix: it has sums without counts; compute it again")
     counts = {name: values[name + COUNTS] for name in names}
     sums = {name: values[name + SUMS].reshape(len(counts[name]), -1) for name in names}
     return Statistics(hashlib.sha256(path.read_bytes()).hexdigest(), sums, counts)

@@ -20,7 +20,7 @@ def bpe_vocabulary(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str
     n_tokens = 1 + max((*by_id, *added))
     if n_vocab is not None and n_tokens > n_vocab:
         raise CorruptFile(
-            f"{where} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
+            f"{where} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models"
         )
     tokens, types = [], []
     for index in range(n_vocab or n_tokens):
@@ -47,7 +47,7 @@ def bpe_model(tokenizer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
         raise Unsupported(
-            f"{where} holds a {shown(kind)[1:-1]} tokenizer; mixcli supports BPE and SentencePiece."
+            f"{where} holds a {shown(kind)[1:-1]} tokenizer; mixcli supports BPE and SentencePiece"
         )
     return model
 

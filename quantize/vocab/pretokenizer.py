@@ -51,7 +51,7 @@ def pretokenizer_name(pre_tokenizer: Any, where: str) -> str:
     shown = json.dumps(pre_tokenizer, ensure_ascii=False)
     raise Unsupported(
         f"{where} uses an unsupported pre-tokenizer ({shown[:120]}{'...' * (len(shown) > 120)}); "
-        f"supported are {', '.join(STEPS)}."
+        f"supported are {', '.join(STEPS)}"
     )
 
 
@@ -59,7 +59,7 @@ def pretokenizer_json(name: str, where: str) -> dict[str, Any]:
     """Return the `pre_tokenizer` of a tokenizer.json for llama.cpp's name; Unsupported for one that is not known."""
     if name not in STEPS:
         raise Unsupported(
-            f"{where} uses the unsupported pre-tokenizer {name!r}; supported are {', '.join(STEPS)}."
+            f"{where} uses the unsupported pre-tokenizer {name!r}; supported are {', '.join(STEPS)}"
         )
     steps = STEPS[name]
     return steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps}

@@ -49,7 +49,7 @@ def read_sentencepiece(path: Path) -> list[Piece]:
         raise MalformedFile(f"{path.name} is not a SentencePiece model (it has no pieces)")
     if model_type != _BPE:
         raise Unsupported(
-            f"{path.name} is a SentencePiece model of type {model_type}, but only the byte-pair type is supported."
+            f"{path.name} is a SentencePiece model of type {model_type}, but only the byte-pair type is supported"
         )
     return pieces
 
@@ -77,7 +77,7 @@ def _piece(raw: bytes) -> Piece:
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a number stands where text must be")
+        raise ValueError("a number in place of text")
     return value
 
 
@@ -98,7 +98,7 @@ def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ValueError(f"wire type {wire} at byte {at}")
         if at + length > len(raw):
-            raise ValueError(f"a field at byte {at} is cut")
+            raise ValueError(f"a field at byte {at} is truncated")
         yield key >> 3, raw[at : at + length]
         at += length
 
@@ -109,10 +109,10 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(raw):
-            raise ValueError("the file is cut")
+            raise ValueError("the file is truncated")
         byte = raw[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise ValueError(f"a number at byte {at} has no end")
+    raise ValueError(f"the number at byte {at} is too long")

@@ -41,7 +41,7 @@ def spm_vocabulary_from_json(tokenizer: Mapping[str, Any], n_vocab: int | None, 
         scores.setdefault(line.replace(" ", "", 1), -float(rank))
     if n_vocab is not None and max(by_id) >= n_vocab:  # before so many pieces are made
         raise CorruptFile(
-            f"{where} has {counted(1 + max(by_id), 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
+            f"{where} has {counted(1 + max(by_id), 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models"
         )
     unknown = model.get("unk_token")
     pieces = []
@@ -63,7 +63,7 @@ def _complete(
     n_vocab = n_vocab or max((len(pieces), *(index + 1 for index in added)))
     if len(pieces) > n_vocab:
         raise CorruptFile(
-            f"{where} has {counted(len(pieces), 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
+            f"{where} has {counted(len(pieces), 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models"
         )
     table = [*pieces, *(Piece(padding(i)[0], _PADDED, TokenType.UNUSED) for i in range(len(pieces), n_vocab))]
     for index, (token, flagged) in added.items():

@@ -39,13 +39,13 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
         raise MalformedFile(f"{path.name} has no config or no vocab")
     if config.get("pattern") != TEKKEN_PATTERN:
         raise Unsupported(
-            f"{path.name} splits text by a pattern that llama.cpp does not support; mixcli cannot convert it."
+            f"{path.name} splits text by a pattern that llama.cpp does not support; mixcli cannot convert it"
         )
     n_special = _count(config, "default_num_special_tokens", path.name)
     n_tokens = _count(config, "default_vocab_size", path.name)
     if n_vocab is not None and n_tokens > n_vocab:
         raise CorruptFile(
-            f"{path.name} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
+            f"{path.name} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models"
         )
     if n_special > n_tokens:
         raise MalformedFile(

@@ -86,7 +86,7 @@ def _hugging_face_vocabulary(folder: Path, tokenizer: Mapping[str, Any], n_vocab
         return spm_vocabulary(folder / "tokenizer.model", n_vocab)
     if not tokenizer:
         raise Unsupported(
-            f"{folder.name} has no tokenizer.model, tokenizer.json or tekken.json; download one of them."
+            f"{folder.name} has no tokenizer.model, tokenizer.json or tekken.json; download one of them"
         )
     if bpe_model(tokenizer, "tokenizer.json").get("byte_fallback"):
         return spm_vocabulary_from_json(tokenizer, n_vocab, "tokenizer.json")
@@ -99,7 +99,7 @@ def _newest_sentencepiece(folder: Path) -> tuple[Path, str | None]:
         return max(versioned, key=lambda found: (int(found[1][1:]), found[0].name))
     if (path := folder / "tokenizer.model").is_file():
         return path, None
-    raise Unsupported(f"{folder.name} has no tokenizer.model and no tekken.json; download one of them.")
+    raise Unsupported(f"{folder.name} has no tokenizer.model and no tekken.json; download one of them")
 
 
 def sentencepiece_version(vocabulary: Vocabulary) -> str:

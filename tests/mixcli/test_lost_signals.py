@@ -134,7 +134,7 @@ def test_a_clean_up_that_waits_forever_is_given_up(number: int, code: int) -> No
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (
         code,
-        b"mixcli: cleaning up took longer than 0.5 s and was given up\n",
+        b"mixcli: cleaning up took longer than 0.5 s and was aborted\n",
     )
 
 

@@ -105,7 +105,7 @@ def test_the_reason_is_one() -> None:
         ("rtx-4090", "balanced"): "balanced, 1.7x the decode of IQ4_XS for 1.3 % more loss",
         ("rtx-4090", "quality"): "quality, the lowest loss with at least 10 tok/s; Q6_K has 7.8",
         ("cpu-avx2-32gb", "balanced"): "balanced, the lowest loss of the quants that fit; IQ4_XS has only 1.1x the decode for 0.5 % more loss",
-        ("cpu", "quality"): "quality, never more loss than balanced's choice, which misses 10 tok/s with 3.6",
+        ("cpu", "quality"): "quality, never more loss than balanced's choice; no such quant reaches 10 tok/s, and this one decodes 3.6",
     }  # fmt: skip
     for (machine, prefer), why in expected.items():
         assert pick(choice("mixtral", machine).rows, Rule(prefer))[1] == why  # type: ignore[arg-type]

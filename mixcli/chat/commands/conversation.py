@@ -51,7 +51,7 @@ def export(chat: ChatSession, rest: str) -> None:
     session = chat.conversation.session
     if session is None or not chat.conversation.messages:
         others = len(chat.conversation.branches())
-        step = "/branch goes to another one" if others else "send a message first"
+        step = "/branch switches to another one" if others else "send a message first"
         raise UsageError(f"{'this branch' if others else 'the conversation'} is empty; {step}")
     word, _, path_text = rest.partition(" ")
     if word not in FORMATS:
@@ -64,7 +64,7 @@ def export(chat: ChatSession, rest: str) -> None:
 
 def copy_answer(chat: ChatSession, _rest: str) -> None:
     """Copy the last answer."""
-    console.note(f"(copied by {copy(chat.conversation.last_answer().content)})")
+    console.note(f"(copied to the clipboard by {copy(chat.conversation.last_answer().content)})")
 
 
 def file(chat: ChatSession, rest: str) -> None:

@@ -56,7 +56,7 @@ def truncated(stats: TurnStats, max_tokens: object, n_ctx: int) -> str:
     if stats.n_generated == max_tokens:
         return f"(truncated: max_tokens {stats.n_generated:,} reached; change it with /set max_tokens)"
     if not n_ctx:
-        return "(truncated: the server's limit of tokens is reached; send a message to continue)"
+        return "(truncated: the server's token limit is reached; send a message to continue)"
     return (
         f"(truncated: the context of {n_ctx:,} tokens is full; "
         "start the chat with a larger --ctx, or /set overflow drop-oldest)"

@@ -66,12 +66,12 @@ BLOCK_RULES: Mapping[str, FieldRule] = {
 TOOL_RULES: Mapping[str, FieldRule] = {
     **CACHED,
     "eager_input_streaming": harmless("Anthropic", "arguments are always streamed"),
-    "defer_loading": only("Anthropic", False, why="send tools that the model may use"),
+    "defer_loading": only("Anthropic", False, why="send only the tools that the model may use"),
     "allowed_callers": only("Anthropic", ["direct"], why="only the model calls tools"),
     "input_examples": only("Anthropic", [], why="write examples into the description"),
 }
 THINKING_RULES: Mapping[str, FieldRule] = {
-    "display": harmless("Anthropic", "thinking is always shown whole"),
+    "display": harmless("Anthropic", "thinking is always shown in full"),
 }
 
 

@@ -87,7 +87,7 @@ def _place(fields: dict[str, object], sent: dict[str, str], path: str, name: str
     placed = {inner: value} if inner else value
     if fields.setdefault(outer, placed) != placed:
         other = next((theirs for ours, theirs in sent.items() if ours.partition(".")[0] == outer), outer)
-        raise FieldFault(name, "invalid_value", f"{name} and {other} set the same; send one of them")
+        raise FieldFault(name, "invalid_value", f"{name} and {other} are the same setting; send one of them")
     if path != name:
         sent[path] = name
 

@@ -59,7 +59,7 @@ class FunctionTool(WireModel):
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
         return {
-            "defer_loading": only("OpenAI", False, why="send tools that the model may use"),
+            "defer_loading": only("OpenAI", False, why="send only the tools that the model may use"),
             "allowed_callers": only("OpenAI", ["direct"], why="only the model calls tools"),
             "output_schema": harmless("OpenAI", "describes results to the client"),
         }
@@ -139,7 +139,7 @@ class ReasoningOptions(WireModel):
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        shown = harmless("OpenAI", "reasoning is always shown whole")
+        shown = harmless("OpenAI", "reasoning is always shown in full")
         return {"summary": shown, "generate_summary": shown}
 
 

@@ -42,7 +42,9 @@ def main() -> None:
             _give_up(refusal)
         raise
     except MemoryError:
-        _give_up(DoesNotFit("not enough memory for the sums; close other programs, or use a smaller model"))
+        _give_up(
+            DoesNotFit("not enough memory for the statistics; close other programs, or use a smaller model")
+        )
 
 
 def _carry_out(order: Order, watch: WorkerWatch) -> None:

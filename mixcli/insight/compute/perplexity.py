@@ -71,7 +71,7 @@ def _chunks(model: Model, found: Sequence[Section], n_ctx: int, note: Callable[[
     if not chunks:
         raise UsageError(f"{what}; use a longer text or a smaller --ctx")
     if short:
-        note(f"left out {what}")
+        note(f"skipped {what}")
     return chunks
 
 

@@ -233,7 +233,7 @@ def test_a_text_among_requests_is_no_request() -> None:
     good, bad = open_records(io.BytesIO(f'[{request("a")}, "b"]'.encode()), "x.json").records
     assert (good.fault, bad.fault) == (
         "",
-        "the record is a JSON string among requests; an object is expected",
+        "the record must be an object like the other requests, not a string",
     )
 
 
@@ -244,7 +244,7 @@ def test_a_custom_id_is_a_text(identity: Any) -> None:
         "",
     ).records
     assert (good.fault, bad.id) == ("", 2 if identity != "" else "")
-    assert "a string is expected" in bad.fault
+    assert "must be a non-empty string" in bad.fault
 
 
 def test_another_threshold_is_applied_to_what_is_known(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_json_objects_keep_their_ids_and_give_every_field_as_text() -> None:
         (b'{"text": "caf\xe9"}', "byte 14 of the line is not UTF-8"),
         (b'{"text": "a\x00b"}', "character 12 of the line is a NUL"),
         (b'{"text": "a', "not JSON"),
-        (b"[1, 2]", "the line is an array; an object"),
+        (b"[1, 2]", "the line must be an object or a string, not an array"),
         (b"17", "the line is a number;"),
         (b"null", "the line is null;"),
         (b'{"text": "\\ud83d"}', "a lone surrogate"),

@@ -126,7 +126,7 @@ def test_ctrl_c_while_the_model_loads_gives_the_message_back(stage: Stage) -> No
     chat.wait_for(lambda: "\x1b[2mloading" in chat.raw)
     chat.type("\x03")
     chat.wait_for("(cancelled")
-    chat.wait_for("(your message is back in the prompt)")
+    chat.wait_for("(your message is back in the input line)")
     chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> early bird")
     host.ready.set()
     chat.type("\r")

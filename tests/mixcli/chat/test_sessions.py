@@ -158,9 +158,9 @@ def test_a_newer_database_is_left_alone(
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("UPDATE message SET parent = 4 WHERE id = 1", "what came before message 1 is missing"),
-        ("UPDATE message SET parent = 3 WHERE id = 3", "what came before message 3 is missing"),
-        ("UPDATE message SET parent = 99 WHERE id = 3", "what came before message 3 is missing"),
+        ("UPDATE message SET parent = 4 WHERE id = 1", "the messages before message 1 are missing"),
+        ("UPDATE message SET parent = 3 WHERE id = 3", "the messages before message 3 are missing"),
+        ("UPDATE message SET parent = 99 WHERE id = 3", "the messages before message 3 are missing"),
         ("UPDATE session SET settings = '{'", "the settings of the conversation one cannot be read"),
         ("UPDATE session SET settings = '[1]'", "the settings of the conversation one cannot be read"),
         ("UPDATE message SET tokens = x'010203'", ""),

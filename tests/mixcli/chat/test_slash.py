@@ -164,7 +164,7 @@ def test_retry_undo_edit_and_branches(stage: Stage) -> None:
     chat.enter("/undo")
     chat.wait_for_prompt(10)
     chat.enter("/export")
-    chat.wait_for("this branch is empty; /branch goes to another one")
+    chat.wait_for("this branch is empty; /branch switches to another one")
 
 
 def test_a_branch_without_an_answer_is_listed_by_its_question(stage: Stage) -> None:

@@ -196,7 +196,7 @@ def test_a_result_takes_half_of_the_context_at_most(stage: Stage) -> None:
     args = ["chat", "-m", str(host.path), "--tools", str(path), "--yes"]
     assert mixcli_process(stage.home, args, "Try it").returncode == 0
     (result,) = results(host.requests[1])
-    assert result == "x" * 2000 + "\n[3,000 more characters of the result were left out]"  # of 1,000 tokens
+    assert result == "x" * 2000 + "\n[3,000 more characters of the result are omitted]"  # of 1,000 tokens
 
 
 def test_a_pipe_cannot_be_asked(home: Path) -> None:

@@ -140,7 +140,11 @@ def error(text: str = "boom", **more: Any) -> dict[str, Any]:
         (data(json.dumps(error("the maximum context length is 5")).encode()), DoesNotFit, "is 5"),
         (data(b"boom"), MixcliError, "not a JSON object: boom"),
         (data(b"[1]"), MixcliError, r"not a JSON object: \[1\]"),
-        (data(b'{"choices": [{"delta": {"content": 7}}]}'), MixcliError, "content .* is a number; a string"),
+        (
+            data(b'{"choices": [{"delta": {"content": 7}}]}'),
+            MixcliError,
+            "content .* must be a string, not a number",
+        ),
         (b'data: {"choices', NotReachable, "closed the connection during the response"),
         (b"", NotReachable, "closed the connection during the response"),
         (b": " + b"x" * (17 << 20), MixcliError, "a line of more than 16,777,216 bytes"),

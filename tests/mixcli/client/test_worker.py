@@ -330,5 +330,5 @@ def test_a_plan_shows_the_network_and_its_estimate_includes_it(
     assert far["network"]["decode_seconds"] >= 2 * DELAY * path["trips"]
     assert 1 / far["decode"] >= far["network"]["decode_seconds"]
     assert 1 / far["decode"] - 1 / near["decode"] > DELAY
-    assert re.search(r"^network   \d\S* ms a token of \d\S* \(\d+%\), \d+% of prefill; ", shown, re.M)
+    assert re.search(r"^network   \d\S* ms a token of \d\S* \(\d+ %\), \d+ % of prefill; ", shown, re.M)
     assert re.search(rf"^ +RPC0\[127.0.0.1:{port}\]: \d+ round trips? a token of ", shown, re.M)

@@ -22,7 +22,7 @@ def test_nodes_that_differ_are_named_with_the_file() -> None:
     with pytest.raises(UsageError) as failed:
         agreed({"10.0.0.1": report(), "10.0.0.2": report(), "10.0.0.3": report("b")})
     assert str(failed.value).startswith(
-        "the nodes have different weights for m:Q4: compared with node 10.0.0.1, node 10.0.0.3: m-2.gguf has other contents of the same size; "
+        "the nodes have different weights for m:Q4: compared with node 10.0.0.1, node 10.0.0.3: m-2.gguf has the same size but different contents; "
     )
 
 
@@ -36,6 +36,7 @@ def test_a_node_that_joins_later_is_compared_too() -> None:
     with pytest.raises(UsageError, match=r"mixcli 0.0.1 instead of"):
         report().check_same(report(version="0.0.1"))
     with pytest.raises(
-        UsageError, match=r"other weights of m:Q4 than the first nodes: m-2.gguf has other contents"
+        UsageError,
+        match=r"other weights of m:Q4 than the first nodes: m-2.gguf has the same size but different contents",
     ):
         report().check_same(report("b"))

@@ -47,7 +47,7 @@ def test_a_wide_terminal_shows_a_model_in_four_lines_and_a_port_in_one_a_model()
         "",
         "mixtral:Q4_K_M   pid 4711   ready   unloads when unused",
         "  requests  2 running   5 waiting   prefill  512.3 tok/s   decode   48.1 tok/s",
-        "  KV cache  ████░░░░░░░░░░░░ 2,048 of 8,192 tokens   prefix hits 75%",
+        "  KV cache  ████░░░░░░░░░░░░ 2,048 of 8,192 tokens   prefix hits 75 %",
         "  memory    planned RAM 5.0 GB   CUDA0 21.0 GB   resident 5.5 GB",
         "",
         "old:Q4_K_M   pid 4712   ready   unloads in 30 s",
@@ -59,12 +59,12 @@ def test_a_wide_terminal_shows_a_model_in_four_lines_and_a_port_in_one_a_model()
         "unloads with `mixcli stop`",
         "  memory    resident 5.5 GB",
         "",
-        "demo:Q8_0   pid 4714   loading 43%   unloads when unused",
+        "demo:Q8_0   pid 4714   loading 43 %   unloads when unused",
         "  memory    resident 5.5 GB",
         "",
         "http://127.0.0.1:8080/v1   server   pid 4800   ready",
         "  mixtral:Q4_K_M   loaded   2 answering   0 waiting   unloads in 840 s",
-        "  demo:Q8_0        loading 43%   0 answering   1 waiting",
+        "  demo:Q8_0        loading 43 %   0 answering   1 waiting",
         "  big:Q8_0         failed   0 answering   0 waiting   it takes 93.1 GB",
         "  memory    RAM 12.0 GB of 32.0 GB",
         "",
@@ -81,7 +81,7 @@ def test_no_line_is_longer_than_the_terminal_and_nothing_is_lost(width: int) -> 
     lines = text(drawn(ALL, width))
     assert max(map(len, lines)) <= width
     words = " ".join(lines)
-    for figure in ("512.3 tok/s", "48.1 tok/s", "of 8,192", "no response", "loading 43%", "pid 4800"):
+    for figure in ("512.3 tok/s", "48.1 tok/s", "of 8,192", "no response", "loading 43 %", "pid 4800"):
         assert figure in words, words
 
 

@@ -71,7 +71,7 @@ def test_where_it_does_not_pay_it_stays_off_and_says_so(
 @pytest.mark.parametrize(
     ("large", "small", "message"),
     [
-        ("mixtral", "mistral", "has another vocabulary than .*; remove --draft"),
+        ("mixtral", "mistral", "has a different vocabulary from .*; remove --draft"),
         ("mistral", "codestral", "is not smaller than .*use a smaller model"),
     ],
 )

@@ -34,7 +34,7 @@ def test_the_program_in_path_is_this_one(bin_: Path, monkeypatch: pytest.MonkeyP
     assert (absent.state, f". {sys.prefix}/bin/activate" in absent.words) == ("warn", True)
     script(bin_ / "mixcli")
     other = program()
-    assert (other.state, f"{bin_}/mixcli, another installation" in other.words) == ("warn", True)
+    assert (other.state, f"{bin_}/mixcli, a different installation" in other.words) == ("warn", True)
     (bin_ / "mixcli").unlink()
     (bin_ / "mixcli").symlink_to(Path(sys.prefix) / "bin/mixcli")  # as pipx and uv make it
     assert program().state == "ok"

@@ -126,7 +126,7 @@ def test_a_plan_without_a_name_is_for_the_default_or_the_catalogs_best(
     ask = ("plan", "--profile", "4090", "--json")
     best = mixcli(*ask)
     assert json.loads(best.stdout)["model"] == "mixtral:Q3_K_L"
-    assert "planning mixtral, the catalog's best that fits on 4090" in best.stderr
+    assert "planning mixtral, the best catalog model that fits on 4090" in best.stderr
     nothing = mixcli("plan", "--ram", "1GiB")
     assert (nothing.returncode, "`mixcli pull demo`" in nothing.stderr) == (4, True)
     for name in ("one", "two"):

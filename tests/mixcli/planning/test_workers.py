@@ -72,4 +72,4 @@ def test_models_that_share_a_worker_are_told_to_take_turns() -> None:
         "green": replace(one, placement=Placement()),
         "blue": LoadPlan(Placement(workers=(B,))),
     }
-    assert [note.split(":")[0] for note in turns(plans)] == ["red and blue are loaded in turns"]
+    assert [note.split(":")[0] for note in turns(plans)] == ["red and blue are loaded one after the other"]

@@ -346,7 +346,7 @@ def test_what_is_waited_for_is_told(run: Callable[..., Shelf], monkeypatch: pyte
         waiting = Request(pool, "b")
         await until(lambda: "waiting for memory: a answers 1 request" in waiting.said)
         await running.end()
-        await until(lambda: "loading 43%" in waiting.said)
+        await until(lambda: "loading 43 %" in waiting.said)
         shelf.held_back["b"].set()
         await waiting.has.wait()
         await waiting.end()

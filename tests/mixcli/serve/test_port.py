@@ -45,7 +45,7 @@ def test_the_port_answers_while_the_model_loads(file_host: Host) -> None:
         port.model.progress(0.42)
         health = port.ask("GET", "/health")
         assert (health.status, health.json["status"], health.json["progress"]) == (503, "loading", 0.42)
-        assert "42%" in health.json["error"]["message"]
+        assert "42 %" in health.json["error"]["message"]
         models = port.ask("GET", "/v1/models")
         assert (models.status, models.headers["retry-after"]) == (503, "2")
         waits = pool.submit(port.ask, "POST", CHAT, QUESTION)

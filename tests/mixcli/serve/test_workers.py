@@ -84,7 +84,7 @@ def test_two_models_take_turns_with_a_worker(tmp_path: Path) -> None:
     worker = start_worker(port)
     server = served(port, *(wide_model(tmp_path / f"{seed}.gguf", seed) for seed in (1, 2)))
     try:
-        assert f"are loaded in turns: both use the worker 127.0.0.1:{port}" in server.said
+        assert f"are loaded one after the other: both use the worker 127.0.0.1:{port}" in server.said
         for seed in (2, 1):
             body = {**SHORT, "model": str(tmp_path / f"{seed}.gguf")}
             status, answer = server.ask("POST", CHAT, body)

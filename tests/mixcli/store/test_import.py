@@ -88,7 +88,7 @@ def test_names_of_parts(home: Path) -> None:
 
 def test_what_cannot_run_is_refused_as_a_pull_refuses_it(home: Path, tmp_path: Path) -> None:
     path = family_gguf.write("qwen3moe", tmp_path / "m.gguf", changes={"general.type": text("adapter")})
-    with pytest.raises(IntegrityError, match=r"m\.gguf holds no model: its general.type is 'adapter'"):
+    with pytest.raises(IntegrityError, match=r"m\.gguf is not a model: its general.type is 'adapter'"):
         import_model(path, None, False, quiet)
     assert not manifest.homes()
 

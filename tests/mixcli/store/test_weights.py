@@ -47,7 +47,7 @@ def test_a_shard_with_other_bytes_is_named(tmp_path: Path, at: int) -> None:
     found = weights_of(write(tmp_path / "a")).differences(
         weights_of(write(tmp_path / "b", at=at, value=b"xyz!"))
     )
-    assert found == ["m-00002-of-00002.gguf has other contents of the same size"]
+    assert found == ["m-00002-of-00002.gguf has the same size but different contents"]
 
 
 def test_other_weights_throughout_are_seen_in_the_samples(tmp_path: Path) -> None:

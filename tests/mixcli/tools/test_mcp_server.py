@@ -149,7 +149,7 @@ def test_a_server_that_dies_is_named_and_one_that_is_closed_ends(script: Path) -
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("print('hello')", "the MCP server 'x' does not work: it has ended"),
+        ("print('hello')", "the MCP server 'x' cannot be used: it has ended"),
         ("raise SystemExit('no license')", "it has ended; its last output: no license"),
     ],
 )
@@ -192,7 +192,7 @@ for line in sys.stdin:
 def test_a_server_that_answers_wrongly_or_without_end_is_named(mode: str, message: str) -> None:
     with pytest.raises(MixcliError) as caught:
         McpTools(ServerCommand("x", sys.executable, ["-c", f"MODE = {mode!r}\n{ANSWERS}"]))
-    assert str(caught.value).startswith(f"the MCP server 'x' does not work: {message}")
+    assert str(caught.value).startswith(f"the MCP server 'x' cannot be used: {message}")
     assert "\n" not in str(caught.value)
 
 

@@ -177,7 +177,7 @@ def test_what_goes_wrong_is_told_to_the_model(tools: PythonTools) -> None:
 
 def test_a_result_longer_than_any_context_is_cut_and_says_so(tools: PythonTools) -> None:
     text, _ = called(tools, "later", f'{{"n": {MAX_RESULT + 7}}}')
-    assert text == "x" * MAX_RESULT + "\n[7 more characters of the result were left out]"
+    assert text == "x" * MAX_RESULT + "\n[7 more characters of the result are omitted]"
 
 
 def test_a_file_keeps_its_state_between_calls_until_its_process_ends(tools: PythonTools) -> None:

@@ -197,7 +197,7 @@ NAMED_CASES = {
     "long key": (header([struct.pack("<Q", 1 << 62)], []), CorruptFile, "metadata key 0"),
     "key beyond the end": (header([struct.pack("<Q", 1 << 20)], []), CorruptFile, "ends inside"),
     "empty key": (header([key_u32("", 1)], []), CorruptFile, "is empty"),
-    "double key": (header([ARCH, ARCH], []), CorruptFile, "is double"),
+    "double key": (header([ARCH, ARCH], []), CorruptFile, "is given twice"),
     "value type 13": (header([packed("k") + struct.pack("<I", 13)], []), CorruptFile, "value type 13"),
     "array of arrays": (
         header([packed("k") + struct.pack("<IIQ", 9, 9, 1)], []),

@@ -53,7 +53,7 @@ def test_sentencepiece_models_are_read_as_the_library_reads_them(version: str) -
         (b"<html>", CorruptFile, "not a SentencePiece model"),
         (b"version https://git-lfs.github.com/spec/v1\n", CorruptFile, "is a Git LFS pointer"),
         (b"\x0a\xff\xff\xff\xff\x0f", CorruptFile, "is cut"),
-        (b"\x0a" + b"\xff" * 12, CorruptFile, "has no end"),
+        (b"\x0a" + b"\xff" * 12, CorruptFile, "is too long"),
         (b"\x0a\x03\x0a\x01\xff", CorruptFile, "not a SentencePiece model"),
         (b"\x0a\x02\x18\x63", CorruptFile, "not a SentencePiece model"),
         (b"\x0a\x03\x0a\x01a", Unsupported, "of type 1, but only the byte-pair type"),
