@@ -82,7 +82,7 @@ def _announce(missing: list[str], say: Report) -> None:
     known = _known()
     again = [name for name in missing if _tries(known.get(name, {}))]
     if first := [name for name in missing if name not in again]:
-        say(f"measuring this CPU once for planning, some seconds for each weight type: {', '.join(first)}")
+        say(f"measuring this CPU once for planning, two or three seconds for each weight type: {', '.join(first)}")
     if again:
         say(f"measuring this CPU again, because other programs ran the last time: {', '.join(again)}")
 

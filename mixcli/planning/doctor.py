@@ -211,7 +211,7 @@ SLOW_CHECKS: dict[Callable[[], Finding | list[Finding]], str] = {
     _selftest: "testing llama.cpp on this CPU",
     _devices: "looking for GPUs",
     _bandwidth: "measuring host memory bandwidth",
-    _processor: "measuring the CPU, half a second for each weight type",
+    _processor: "measuring the CPU, two or three seconds for each weight type",
     _disk: "measuring random reads of the disk",
 }
 

@@ -40,7 +40,7 @@ def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> N
     said: list[str] = []
     rates = cpu_rates.host_rates(("Q4_K", "F32"), said.append)
     assert said == [
-        "measuring this CPU once, for planning, some seconds for each weight type: Q4_K, attention"
+        "measuring this CPU once for planning, two or three seconds for each weight type: Q4_K, attention"
     ]
     (one,) = rates.types
     assert one.type == "Q4_K"
@@ -149,7 +149,7 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
         clock[0] += cpu_rates.REST
     again = "measuring this CPU again, because other programs ran the last time: Q4_K, attention"
     assert said == [
-        "measuring this CPU once, for planning, some seconds for each weight type: Q4_K, attention",
+        "measuring this CPU once for planning, two or three seconds for each weight type: Q4_K, attention",
         again,
         again,
     ]
@@ -231,7 +231,7 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
     assert cpu_rates.known_rates() == cpu_rates.host_rates(("Q4_0",), said.append) == rates
     assert len(measured) == 1
     assert (
-        said[0] == "measuring this CPU once, for planning, some seconds for each weight type: Q4_0, attention"
+        said[0] == "measuring this CPU once for planning, two or three seconds for each weight type: Q4_0, attention"
     )
     (sentence,) = said[1:]
     assert f"{measuring / 'cache/rates.json'} cannot be written; set MIXCLI_HOME to" in sentence
