@@ -35,7 +35,7 @@ def main() -> NoReturn:
 
     try:
         run()
-    except KeyboardInterrupt:  # before or behind the command, where nothing else catches it
+    except KeyboardInterrupt:  # before or after the command, where nothing else catches it
         os._exit(EXIT_INTERRUPTED)
 
 

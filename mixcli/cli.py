@@ -179,7 +179,7 @@ def _settle() -> None:
 
 
 def _exit_code_of(error: BaseException) -> int:
-    """Show an error in one sentence and give its exit code; a bug is raised again and keeps its traceback."""
+    """Show an error in one sentence and return its exit code; a bug is raised again and keeps its traceback."""
     for kind, show in SHOWN:
         if isinstance(error, kind):
             return show(error)

@@ -18,7 +18,7 @@
 
 A message is one sentence: cause, number, next step. It is raised where the fact is known and shown once, in cli.py.
 quantize/ and profiles/ have trees of their own with the same `exit_code` attribute; an exception without one is a bug
-and keeps its traceback. 130 (interrupted) and 141 (broken pipe) are given by cli.py.
+and keeps its traceback. 130 (interrupted) and 141 (broken pipe) are set by cli.py.
 """
 
 
@@ -68,7 +68,7 @@ class NotInstalled(UsageError):
 
 
 class SomeFailed(MixcliError):
-    """Some records failed; what worked is written."""
+    """Some records failed; the others are written."""
 
     exit_code = 3
 

@@ -147,9 +147,9 @@ def checked_records(
 
 
 def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
-    """Look through an input that can be read twice; shows whether it has no records. UsageError for what every record would fail with."""
+    """Check an input that can be read twice, and return whether it has no records. UsageError for what every record would fail with."""
     if order.source != "-" and not Path(order.source).is_file():
-        return False  # a pipe with a name: who opens it twice may wait forever
+        return False  # a FIFO: opening it twice may block forever
     with _stream(order.source) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return False
@@ -162,7 +162,7 @@ def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
             lambda: _position(stream),
             os.fstat(stream.fileno()).st_size,
         )
-        os.lseek(stream.fileno(), begin, os.SEEK_SET)  # stdin is one for all that read it
+        os.lseek(stream.fileno(), begin, os.SEEK_SET)  # all readers share one stdin
     return not survey.n
 
 

@@ -2,8 +2,7 @@
 
 One number for each question or field, by maximum likelihood: of listed values p^(1/T) normalized, and the likelihood is that of the right
 value (Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2); of a product of token probabilities p^(1/T), and the
-likelihood is that of the answer being right. What it brings is measured on records that it was not fitted to: in FOLDS parts, each
-with the temperature of the others. The one that is kept is fitted to all of them.
+likelihood is that of the answer being right. Its effect is measured on records that it was not fitted to: in FOLDS parts, each with the temperature of the others. The one that is saved is fitted to all of them.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from mixcli.system.json_cache import MAX_BYTES, is_number, replace_text
 from mixcli.system.regular_file import read_regular
 
 FOLDS = 5
-MIN_EXAMPLES = 20  # a temperature of fewer would be chance
+MIN_EXAMPLES = 20  # with fewer, a temperature would be noise
 MAX_EXAMPLES = 10_000  # of a question or field; later ones do not count
 MIN_LOG, MAX_LOG = log(0.05), log(20.0)  # of a temperature that is fitted
 LEAST, MOST = 0.01, 100.0  # of one that is read: powers of 1/T stay within a float
@@ -75,7 +74,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Fit:
-    """A temperature, and what it brings to records that it was not fitted to: (before, after) of the loss in nats and of the calibration error."""
+    """A temperature, and its effect on records that it was not fitted to: (before, after) of the loss in nats and of the calibration error."""
 
     temperature: float
     n: int
@@ -176,7 +175,7 @@ class Calibration:
     identity: str
 
     def save(self, path: Path, fits: Mapping[str, Fit]) -> None:
-        """Write it beside a journal, with what each was measured to bring."""
+        """Write it beside a journal, with the measured effect of each."""
         told = {
             "mixcli": "batch calibration",
             "version": 1,

@@ -97,7 +97,7 @@ def _fit(rows: list[Row]) -> tuple[float, int]:
 
 
 class _Feed:
-    """Feeds lines to the csv module, remembers those of the present row, and takes them back if they were not a row."""
+    """Feeds lines to the csv module, remembers those of the current row, and takes them back if they were not a row."""
 
     def __init__(self, lines: Iterator[InputLine]) -> None:
         self._lines = lines
@@ -121,7 +121,7 @@ class _Feed:
         self.taken, self._n_chars = [], 0
 
     def take_back(self) -> None:
-        """Let the next row begin behind the first line of this one."""
+        """Let the next row begin after the first line of this one."""
         self._back.extendleft(reversed(self.taken[1:]))
 
     @property
@@ -146,7 +146,7 @@ def _header(feed: _Feed, dialect: Dialect) -> Row | None:
 
 
 def _names(header: Row, rows: list[Row], notes: list[str]) -> list[str]:
-    """Return a name for each column, "" for one that is left out: an index in front, empty ones behind. UsageError for other ones without."""
+    """Return a name for each column, "" for one that is skipped: an unnamed index first, empty columns last. UsageError for other columns without a name."""
     for number, name in enumerate(header, 1):
         if name and name in header[: number - 1]:
             raise UsageError(

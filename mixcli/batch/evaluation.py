@@ -165,7 +165,7 @@ class Evaluation:
 
 
 def _drawn(mean: float, right: float) -> str:
-    """Draw the share that is right as a bar, and a line where the mean probability lies: there the bar of a calibrated model ends."""
+    """Draw the share that is right as a bar, and a line at the mean probability: there the bar of a calibrated model ends."""
     bar = ["█" if i < round(right * WIDTH) else " " for i in range(WIDTH + 1)]
     bar[round(mean * WIDTH)] = "│"
     return "".join(bar).rstrip()

@@ -1,7 +1,7 @@
 """Check a whole input file before the first request, so that an error in every record is reported once.
 
-Structure that breaks off late, fields that no record has, gold labels that cannot be answered: all that is read of a file is known before a
-model is loaded. It costs as long as reading takes, and no memory. A pipe cannot be read twice; there each record says for itself.
+Malformed structure, fields that no record has, gold labels that no answer can have: all of that is found before a
+model is loaded. It takes as long as reading the file, in constant memory. A pipe cannot be read twice; there each record reports its own error.
 """
 
 from collections import Counter

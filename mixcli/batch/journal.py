@@ -3,9 +3,7 @@
     {"mixcli": "batch journal", "version": 1}
     {"key": "<32 hex digits>", "n": 12, "outcome": {...}}
 
-A line is written by one write() when its outcome arrives, so it survives the end of this process in whatever way; it is brought to the
-disk (fsync) once a second, so a power failure costs a second. A last line without its end is cut off when the journal is
-opened again. Keys are hashes of the request and of the model or server; they do not include ids and places, so records may be added,
+A line is written by one write() when its outcome arrives, so it survives any end of this process; fsync runs once a second, so a power failure costs a second. An incomplete last line is removed when the journal is opened again. Keys are hashes of the request and of the model or server; they do not include ids and places, so records may be added,
 removed and changed between two runs, and only what is new is computed. `n` is the record's place in the input: of equal records each gets
 back its own outcome, and one that has none yet gets another's. Records that failed are not kept: they are tried again.
 """
@@ -32,7 +30,7 @@ from mixcli.system.formatting import counted
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
 LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')
 SYNC = 1.0  # seconds between two fsyncs
-AROUND = 1 << 15  # places before and behind the present one whose old outcomes are known: about 30 MB
+AROUND = 1 << 15  # places before and behind the current one whose old outcomes are known: about 30 MB
 
 
 def key_of(settings: str, body: Fields) -> str:

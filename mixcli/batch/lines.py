@@ -7,7 +7,7 @@ from typing import Protocol
 from mixcli.errors import UsageError
 
 MAX_LINE = 1 << 24  # bytes
-ENDLESS = 1 << 32  # bytes of one line: what goes on longer has no end
+ENDLESS = 1 << 32  # bytes of one line: what is longer has no end
 PIECE = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 

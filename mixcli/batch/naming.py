@@ -15,7 +15,7 @@ from mixcli.request.template import Template, nearest
 def questions_of_records(
     asks: tuple[str, ...], record: Template, form: OutputFormat
 ) -> tuple[RecordQuestion, ...]:
-    """Return the questions of --ask, each behind the text of a record, so that the prompts of one record begin alike.
+    """Return the questions of --ask, each after the text of a record, so that the prompts of one record begin alike.
 
     `form` has --abstain and --confidence. Raises UsageError for a name in --abstain that no question or field has.
     """

@@ -21,10 +21,7 @@ Write = Callable[[str], object]
 
 @contextmanager
 def output(path: Path | None) -> Iterator[Write]:
-    """Yield what writes a line. A file is written beside its place as PATH.part and takes it by a rename when all is done.
-
-    Something that is not a plain file (a pipe, a device) is written as it is; None is stdout. InUse when another batch writes the same file.
-    """
+    """Yield what writes a line. A file is written as PATH.part and renamed when it is complete. A pipe or a device is written directly; None is stdout. InUse when another batch writes the same file."""
     if path is None:
         yield console.write
         return

@@ -36,7 +36,7 @@ class BatchProgress:
         return n_computed / (time.monotonic() - self._asked)
 
     def _rate(self) -> str:
-        """Return the rate for a sentence; nothing while it would tell of the first records' luck only."""
+        """Return the rate for a sentence; nothing while too few records were computed for a stable one."""
         return f"{self.rate:.1f}/s" if time.monotonic() - self._asked >= MIN_SECONDS else ""
 
     def sentence(self) -> str:

@@ -102,7 +102,7 @@ class RayBackend:
             return answer
 
     def close(self) -> None:
-        """Let the engines go and leave the cluster."""
+        """Release the engines and disconnect from the cluster."""
         for seat in self._seats:
             self._ray.kill(seat.actor)
         self._ray.shutdown()

@@ -11,7 +11,7 @@ from mixcli.batch.record import Record
 
 
 class Review:
-    """Collects doubtful records in a file without a name, and writes them in order when all are there.
+    """Collects doubtful records in an unnamed temporary file, and writes them in order at the end.
 
     In memory are two numbers a record: its doubt, 1 less the least probability of what was abstained from, and where its line is.
     """
@@ -43,7 +43,7 @@ class Review:
         self._lines.write(line.encode())
 
     def close(self) -> None:
-        """Write the list beside its place, and let it take that by a rename."""
+        """Write the list to a file beside its place, and rename it."""
         part = self.path.with_name(self.path.name + ".part")
         with self._lines, part.open("wb") as out:
             for _, _, offset in sorted(self._found, key=lambda one: (-one[0], one[1])):

@@ -11,7 +11,7 @@ from mixcli.errors import UsageError
 from mixcli.system.text import SAMPLE, not_text
 
 HEAD = SAMPLE  # bytes that are looked at before anything is read
-# what is text, but not of records; --format lines reads it all the same
+# what is text, but not of records; --format lines reads it anyway
 MARKUP = (
     (re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE), "a web page"),
     (re.compile(rb"\s*<\?xml\b"), "XML"),

@@ -1,6 +1,6 @@
 """A bounded window of concurrent requests, fed as fast as the results are consumed.
 
-Threads do here: one waits in a socket for each request, and a request costs the client a fraction of a millisecond.
+Threads suffice here: one waits in a socket for each request, and a request costs the client a fraction of a millisecond.
 """
 
 import queue

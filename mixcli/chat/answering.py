@@ -34,7 +34,7 @@ def say(chat: ChatSession, text: str) -> None:
 
 
 def answer(chat: ChatSession) -> bool:
-    """Stream the answer whose place the talk has made, and those behind the tools that it calls; False when there was no model to ask."""
+    """Stream the answer that the conversation has begun, and those after the tools that it calls; False when there was no model to ask."""
     for n_rounds in range(MAX_ROUNDS):
         outcome = _stream(chat)
         if outcome is None:

@@ -22,7 +22,7 @@ MAX_OSC = 74_994  # bytes of base64 that terminals commonly take
 
 
 def copy(text: str) -> str:
-    """Copy `text` and say by what; UsageError when there is no way."""
+    """Copy `text` and return what copied it; UsageError where nothing can."""
     for needs, command in TOOLS:
         if (not needs or os.environ.get(needs)) and shutil.which(command[0]):
             with suppress(subprocess.SubprocessError, OSError):  # a tool whose desktop does not answer

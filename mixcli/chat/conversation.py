@@ -45,7 +45,7 @@ class Conversation:
         self.messages = self.store.path(session.head)
 
     def begin_anew(self) -> None:
-        """Let the session be and begin another one with the next message."""
+        """Leave the session as it is; the next message begins another one."""
         self.session, self.messages = None, []
 
     def rename(self, name: str) -> str:
@@ -114,7 +114,7 @@ class Conversation:
     # the tree
 
     def undo(self) -> str:
-        """Go back to before the last question and give it; the turn stays in the tree as a branch."""
+        """Go back to before the last question and return it; the turn stays in the tree as a branch."""
         if not any(one.role == "user" for one in self.messages):
             raise UsageError("no turn to undo; the conversation is empty")
         at = self._last_question()

@@ -1,4 +1,4 @@
-"""The database of conversations: its tables, how to open it, and how to go on in memory where the disk fails.
+"""The database of conversations: its tables, how to open it, and how to continue in memory where the disk fails.
 
 A conversation is a tree: every message knows the one before it, and a session's `head` is the leaf that is looked at. A message
 that is still being written is `partial` and not yet in the search index.
@@ -51,7 +51,7 @@ END;
 """
 
 
-# what makes a database of an older version one of the next
+# migrates a database of each older version to the next
 UPGRADES = {1: "ALTER TABLE message ADD COLUMN calls TEXT NOT NULL DEFAULT ''"}
 
 
@@ -66,7 +66,7 @@ class Use(Enum):
 class ChatDatabase:
     """An open database; a path of None keeps it in memory.
 
-    For a CHAT it goes on in memory where the disk refuses, with `session` and a sentence. To READ nothing is written; to EDIT something must
+    For a CHAT it continues in memory where the disk refuses, with `session` and a sentence. To READ nothing is written; to EDIT something must
     be, so that MixcliError or OSError says what stands in the way.
     """
 
@@ -88,7 +88,7 @@ class ChatDatabase:
         self._connection.close()
 
     def execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
-        """Run one statement; one that writes belongs into `write`."""
+        """Run one statement; one that writes belongs in `write`."""
         return self._connection.execute(sql, tuple(values))
 
     def write(self, act: Callable[[], T], *, durable: bool = True) -> T:

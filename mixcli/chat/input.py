@@ -27,7 +27,7 @@ class MessageSource(Protocol):
     """Yields one message after the other."""
 
     def read(self, draft: str = "") -> str | None:
-        """Return the next message, None at the end; KeyboardInterrupt when the person wants out."""
+        """Return the next message, None at the end; KeyboardInterrupt for Ctrl-C at an empty prompt."""
 
     def refresh(self) -> None:
         """Draw again what has changed around the prompt; may be called from any thread."""
@@ -140,7 +140,7 @@ class Editor:
             self._session.app.invalidate()
 
     def _before(self) -> None:
-        """Begin with what must not hold up the first prompt, once that is drawn."""
+        """Start, once the first prompt is drawn, what must not delay it."""
         assert self._session
         self._session.app.after_render += self._drawn
 
@@ -175,7 +175,7 @@ class Editor:
 
 
 def _continued(_width: int, _line: int, wrapped: int) -> str:
-    """Mark a new line of a message; a long line that only goes on is not marked."""
+    """Mark a new line of a message; a long line that only wraps is not marked."""
     return " " * len(MORE) if wrapped else MORE
 
 
@@ -239,7 +239,7 @@ def _history(path: Path | None) -> "History":
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     class Kept(FileHistory):
-        """A history on a disk that may be full, or not ours: what cannot be kept is remembered until the chat ends."""
+        """A history on a disk that may be full or not writable: what cannot be kept is remembered until the chat ends."""
 
         def load_history_strings(self) -> Iterable[str]:
             try:

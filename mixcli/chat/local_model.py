@@ -32,7 +32,7 @@ class LocalModel(ChatModel):
         return self.stored().label
 
     def other(self, name: str) -> "LocalModel":
-        load_options = replace(self.load_options, draft=None)  # which is that of the present model
+        load_options = replace(self.load_options, draft=None)  # which is that of the current model
         return LocalModel(name, load_options, self._seconds)
 
     def other_names(self) -> Iterable[str]:
@@ -97,7 +97,7 @@ class LocalModel(ChatModel):
 
         try:
             template = header_of(self.stored().parts).get("tokenizer.chat_template")
-        except MixcliError:  # it is loaded all the same, so the file was changed meanwhile
+        except MixcliError:  # it is loaded anyway, so the file was changed meanwhile
             return False
         return isinstance(template, str) and "[INST]" in template and "[SYSTEM_PROMPT]" not in template
 

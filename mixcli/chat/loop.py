@@ -29,7 +29,7 @@ class ChatLoop:
         session.changed = self._on_load
 
     def run(self, first: str | None = None) -> None:
-        """Talk until the person leaves or stdin ends; Ctrl-C at the empty prompt raises KeyboardInterrupt.
+        """Chat until the person leaves or stdin ends; Ctrl-C at the empty prompt raises KeyboardInterrupt.
 
         Raises why the model cannot be loaded when nothing was said yet, SomeFailed when messages from a pipe had no answer.
         """

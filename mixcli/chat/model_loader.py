@@ -45,7 +45,7 @@ class ChatModel:
     """One model; `changed` is called from the loading thread.
 
     `load` returns at once. A failed load keeps its error until `wait` raises it; the next `wait` tries again.
-    `keep_alive` is seconds, None where that is not ours to say; `profile` is empty where nothing is placed here.
+    `keep_alive` is seconds, None for a model of a server; `profile` is empty there too.
     """
 
     profile = ""
@@ -66,7 +66,7 @@ class ChatModel:
         return self.state.label
 
     def load(self) -> None:
-        """Begin to load, unless that is going on."""
+        """Begin to load, unless it is loading already."""
         if not self._is_loading():
             self.error = None
             self._show(LOADING, share=0.0)
@@ -86,7 +86,7 @@ class ChatModel:
         return self._held()
 
     def found(self) -> str:
-        """Return the label of the model that is meant; UsageError when there is none of that name."""
+        """Return the label of the named model; UsageError when there is none of that name."""
         raise NotImplementedError
 
     def alive(self) -> bool:
@@ -110,7 +110,7 @@ class ChatModel:
         return ()
 
     def placed_by(self, profile: str) -> "ChatModel":  # noqa: ARG002
-        """Return the same model, placed by another profile. Raises UsageError where that is not ours to say."""
+        """Return the same model, placed by another profile. Raises UsageError for a model of a server."""
         raise UsageError(
             f"{self.label} is not loaded by mixcli, so it has no profile; /model switches to a model on this machine"
         )

@@ -50,7 +50,7 @@ class ChatSession:
     leaving: bool = False
     said: set[str] = field(default_factory=set)
     n_failed: int = 0
-    n_counted: int = 0  # tokens of a branch whose last answer has no accounts
+    n_counted: int = 0  # tokens of a branch whose last answer has no statistics
     n_dropped: int = 0  # messages that were said to be left out
     tools: "ToolRunner | None" = None
     changed: Callable[[], None] = lambda: None
@@ -153,7 +153,7 @@ class ChatSession:
         console.note(notes.welcome(label, self.model.profile))
 
     def _note_placement(self) -> None:
-        """Print, once for each model, what lies where; nothing where another command has loaded it."""
+        """Print, once for each model, what is where; nothing where another command has loaded it."""
         if self.seen and (order := self.model.state.order):
             self.note_once(notes.placement(self.model.label, order, self.model.n_ctx))
 

@@ -1,6 +1,6 @@
 """Conversations on disk: saved before and after each answer, searchable, with all branches.
 
-Where the disk fails, the present conversation goes on in memory, with one sentence; nothing else in the chat notices.
+Where the disk fails, the current conversation continues in memory, with one note; nothing else in the chat notices.
 """
 
 import json
@@ -192,7 +192,7 @@ class Sessions:
         return StoredMessage(added, parent, role, content, state, (), model, created, tuple(calls))
 
     def update(self, message: StoredMessage) -> None:
-        """Write what a message has become; only a finished one is pushed to the disk's surface."""
+        """Write what a message has become; only a finished one is synced to the disk."""
         tokens = array("I", message.token_ids).tobytes()
         row = _row(message.content, message.state, tokens, message.model, _written(message.calls), message.id)
         self._database.write(
@@ -256,7 +256,7 @@ class Sessions:
         )
         return [Hit(row[0], row[1], row[2], row[3], " ".join(str(row[4]).split())) for row in rows]
 
-    # how it is done
+    # helpers
 
     def _sessions(self, where: str, *given: Any, limit: int = -1) -> list[Session]:
         rows = self._database.execute(
@@ -290,7 +290,7 @@ def database_path() -> Path:
 
 
 def now() -> str:
-    """Return the present moment as the database keeps it: UTC, sortable."""
+    """Return the current time as the database keeps it: UTC, sortable."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mixcli.request.prompt import FunctionCall
     from mixcli.tools.toolbox import Toolbox
 
-MAX_ROUNDS = 16  # answers that call tools behind one message
+MAX_ROUNDS = 16  # answers that call tools after one message
 CHARACTERS = 4  # of a token, on average
 SLOW = 2.0  # seconds until a note says how a tool is stopped
 DECLINED = "The user did not allow this call."

@@ -117,7 +117,7 @@ class _Progress:
         return () if self._reason == "length" else calls_of(self._called)
 
     def stats(self, state: str) -> TurnStats:
-        """Return the accounts of an answer that ended in `state`; without accounts, what was seen of it."""
+        """Return the statistics of an answer that ended in `state`; where the server sent none, what was seen of it."""
         to_first = self._first - self._started if self._first else 0.0
         if self._accounts.usage or state == DONE:
             return TurnStats.of(self._accounts, to_first, self._reason)

@@ -58,7 +58,7 @@ class EndpointClient(ChatClient):
             return False
 
     def models(self) -> dict[str, int]:
-        """Return what the server offers: names, each with its context length in tokens, 0 where it is not told (vLLM and mixcli do)."""
+        """Return what the server offers: names, each with its context length in tokens, 0 where the server does not report it (vLLM and mixcli do)."""
         try:
             with self._request("GET", "/v1/models", patience=QUERY_SECONDS) as response:
                 body = json.loads(body_of(response, patience=QUERY_SECONDS))
@@ -157,14 +157,14 @@ class Endpoint:
     client: EndpointClient
     model: str
     notes: tuple[str, ...] = ()
-    why_no_drafts = ""  # what a server elsewhere drafts is its own affair
+    why_no_drafts = ""  # a remote server decides itself whether it drafts
 
     @property
     def label(self) -> str:
         return f"{self.model} at {self.client.url}"
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a server is not held."""
 
     def cause_of_death(self) -> str:
         return "the server closed the connection"

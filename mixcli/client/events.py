@@ -20,7 +20,7 @@ MAX_BODY = 1 << 26  # bytes of a whole response
 MAX_SECONDS = 600.0
 PIECE = 1 << 16
 DONE = b"[DONE]"
-# Content-Encoding -> zlib's wbits; none of them was asked for, but some servers compress all the same
+# Content-Encoding -> zlib's wbits; none of them was asked for, but some servers compress anyway
 ENCODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
 
 

@@ -28,7 +28,7 @@ class HeldHost:
         return self._host
 
     def revive(self) -> Path:
-        """Start the host again after its process ended, and return its socket. A load that fails can be tried again, and its error tells why."""
+        """Start the host again after its process ended, and return its socket. A load that fails raises its error, and can be tried again."""
         if self._host is not None and self._host is not self._dead:
             console.warn(f"the model process crashed ({self._host.cause_of_death()}); restarting it")
             self._dead = self._host

@@ -80,7 +80,7 @@ class Host:
         try:
             return (self.client.health().busy or 0) > own
         except (OSError, ValueError):
-            return False  # it is on its way out
+            return False  # it is shutting down
 
     def kill(self) -> None:
         """End the process at once, also one that is stopped or hangs; MixcliError where the system does not let it go."""

@@ -24,7 +24,7 @@ class Child:
 
     @classmethod
     def start(cls, module: str, argument: str, log: Path) -> "Child":
-        """Run `python -m module argument` in a session of its own, its output in `log`; the present folder is not importable there."""
+        """Run `python -m module argument` in a session of its own, its output in `log`; the current folder is not importable there."""
         command = python_child.command("-m", module, argument)
         output = _new_file(log)
         streams = [

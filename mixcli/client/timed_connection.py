@@ -1,6 +1,6 @@
 """HTTP connections with a deadline for each stage: connect, request, headers, and each piece of the response.
 
-A socket's own timeout counts from byte to byte, so a server that sends one byte now and then is waited for without an end. Here each stage
+A socket's own timeout counts from byte to byte, so a server that sends one byte now and then could be waited for endlessly. Here each stage
 has a deadline of its own, whatever comes meanwhile.
 """
 
@@ -19,7 +19,7 @@ CONNECT = 10.0  # seconds for a connection, whichever of a server's addresses ac
 MIN_CONNECT_SECONDS = 3.0  # seconds for one address of several
 SEND = 60.0  # seconds in which a server must take a piece of the request
 HEADERS = 30.0  # seconds for the response's headers, from their first byte on
-# a peer that is gone without a word is noticed after about IDLE + PROBES * INTERVAL seconds, one that computes is not disturbed
+# a peer that has vanished is noticed after about IDLE + PROBES * INTERVAL seconds; one that computes is not disturbed
 IDLE, INTERVAL, PROBES = 30, 10, 4
 
 

@@ -80,7 +80,7 @@ def _status_in(line: bytes) -> tuple[int, str]:
 
 
 def _headers_in(file: BufferedReader) -> list[tuple[str, str]]:
-    """Read headers up to the empty line behind them; names are in lower case."""
+    """Read headers up to the empty line after them; names are in lower case."""
     found: list[tuple[str, str]] = []
     while line := _line(file):
         name, colon, value = line.decode("latin-1").partition(":")

@@ -10,7 +10,7 @@ def serve_memory(endpoint: str, n_threads: int) -> None:
     """Serve at HOST:PORT until interrupted; MixcliError with the server's last line when it ends unexpectedly."""
     child = subprocess.Popen(
         python_child.command("-m", "mixcli.llama.rpc", endpoint, str(n_threads)),
-        stdin=subprocess.PIPE,  # closed by our end, whatever ends us: the child leaves then
+        stdin=subprocess.PIPE,  # closed when this process ends, in any way: the child then exits
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -43,7 +43,7 @@ class WorkerRecord(NamedTuple):
 
 @contextlib.contextmanager
 def recorded(listen: str, address: str) -> Iterator[None]:
-    """Leave the record of this process while the block runs; without room for it the worker works all the same."""
+    """Keep a record of this process while the block runs; where it cannot be written, the worker works without it."""
     try:
         folder = paths.runtime_dir()
     except (OSError, MixcliError):  # no folder can be written, and the worker needs none

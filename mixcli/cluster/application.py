@@ -82,7 +82,7 @@ class Application:
         self.name = model.application(cluster.weights)
         self._bound = deployment(count, has_gpus=cluster.has_gpus).bind(model, cluster.expected)
         self._has_begun = False  # to deploy; until then the cluster is as it was
-        self._lease: Any = None  # an actor that ends with this process, however that ends
+        self._lease: Any = None  # an actor that ends with this process, in any way
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._look, name="replicas", daemon=True)
 

@@ -31,7 +31,7 @@ def connected(address: str) -> Any:
 
 
 def _unreachable(address: str, error: Exception) -> NotReachable:
-    """Return the error for a cluster that does not let us in: other versions, or no cluster at that address."""
+    """Return the error for a failed connection: other versions, or no cluster at that address."""
     words = " ".join(str(error).split()) or type(error).__name__
     if "version mismatch" in words.lower():
         return NotReachable(

@@ -19,7 +19,7 @@ from mixcli.serve.gate import Accepted
 from mixcli.serve.metrics import CONTENT_TYPE, Gauge, merged
 from mixcli.serve.refusal import unavailable
 
-ATTEMPTS = 2  # replicas that get a request of which nothing was sent back; not more, because it may be what ends them
+ATTEMPTS = 2  # replicas that get a request of which nothing was sent back; not more, because the request may be what crashes them
 ROUTE_TIMEOUT = 300.0  # seconds until a replica takes a request, while all are full or gone
 LOOK_TIMEOUT = 3.0  # seconds for all replicas to say their state or their counts
 LOADS = "the replicas are loading the model; retry in a few seconds"

@@ -63,7 +63,7 @@ def largest_installed(
 
 
 def _first_pull(model: str, name: str, load_options: "LoadOptions") -> str:
-    """Return the command that brings a quant to compute with: the largest that fits of a model whose dimensions are known, else the one that suits.
+    """Return the command that installs a quant to compute with: the largest that fits of a model whose dimensions are known, else the one that suits.
 
     Raises DoesNotFit where none fits.
     """

@@ -300,7 +300,7 @@ def _journal_of(out: Path | None) -> Path | None:
 
 
 def _print(report: "Report", out: Path | None, as_json: bool) -> None:
-    """Print how it went; the evaluation goes to stdout where the results do not."""
+    """Print the summary; the evaluation goes to stdout where the results do not."""
     console.note(report.sentence)
     if report.evaluation is None:
         return

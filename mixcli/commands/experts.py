@@ -1,4 +1,4 @@
-"""mixcli experts: see which experts of a mixture a text is given to."""
+"""mixcli experts: show which experts of a mixture a text activates."""
 
 import sys
 from math import log2

@@ -59,7 +59,7 @@ def command(
 
     MODEL is an installed model, a .gguf file, org/repo:QUANT on the Hub (only its header is downloaded), or a catalog name such as
     mixtral. Without a quant, all quants are planned and the one that suits the machine is chosen. Without MODEL, the default model is
-    planned, or the only one that is installed, or the best catalog model that fits. With --if, changed hardware is compared with the present one.
+    planned, or the only one that is installed, or the best catalog model that fits. With --if, changed hardware is compared with the current one.
     """
     from mixcli.planning.machines import note_unused_cards, target_of
     from mixcli.planning.report import check_rule, subject_or_best
@@ -180,7 +180,7 @@ def _comparison_data(comparison: "HardwareComparison | None") -> dict[str, objec
 
 
 def _compare(comparison: "HardwareComparison") -> None:
-    """Print what other hardware would bring, what was assumed, and where it gains nothing."""
+    """Print what other hardware would gain, what was assumed, and what gains nothing."""
     header, *rows = comparison.table()
     console.table(header, rows)
     for note in comparison.notes():
@@ -188,7 +188,7 @@ def _compare(comparison: "HardwareComparison") -> None:
 
 
 def _show(label: str, found: "Plan") -> None:
-    """Print where everything lies, how fast it should be, and llama.cpp's flags."""
+    """Print where everything is, how fast it should be, and llama.cpp's flags."""
     from mixcli.planning.report import bars, flags, network_lines
 
     console.line(f"{label}, context {found.n_ctx} tokens\n")
@@ -210,7 +210,7 @@ def _show(label: str, found: "Plan") -> None:
 
 def _instead(found: "Plan", runners_up: "list[Alternative]") -> None:
     """Print what else would fit."""
-    has_gpus = len(found.ledger) > 1  # the last account is the host's
+    has_gpus = len(found.ledger) > 1  # the last entry is the host's
     rows = [
         (
             one.what,

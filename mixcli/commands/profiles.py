@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
 
 
 def _description(name: str) -> str:
-    """Return what a profile says of itself, or what is wrong with it: one bad file does not hide the others."""
+    """Return the description of a profile, or what is wrong with it: one bad file does not hide the others."""
     from profiles.errors import BadProfile
     from profiles.profile_files import load_profile
 

@@ -165,7 +165,7 @@ def _carried_out(job: "PullJob", repair: bool | None) -> "StoredModel":
 
 
 def _announce(summary: "PullPlan") -> None:
-    """Print what will happen, before it does."""
+    """Print what the pull will do, before it starts."""
     console.note(f"{summary.label}: {summary.description}\nlicense: {summary.license}")
     console.note(f"{format_bytes(summary.download)} to download from {summary.origin}; {summary.fit}")
     others = ", ".join(map(_in_short, (row for row in summary.types if row.on_offer and not row.chosen)))

@@ -130,5 +130,5 @@ def _suits(entry: "CatalogEntry", planned: "FileChoice") -> str:
 
 
 def _made_here(entry: "CatalogEntry") -> str | None:
-    """Return the one type of a model that is made here for trying out; it runs anywhere."""
+    """Return the one type of the demo, which is made on this machine and runs anywhere."""
     return entry.default_type if entry.builder == "demo" else None

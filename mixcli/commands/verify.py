@@ -33,7 +33,7 @@ def command(model: str | None, as_json: bool) -> None:
         try:
             with console.progress(f"checking {stored.label}", unit="bytes") as bar:
                 verdicts += [(stored, verdict) for verdict in verify(stored, bar.update)]
-        except OSError as error:  # the others are checked all the same
+        except OSError as error:  # the others are checked anyway
             error.filename = error.filename or str(stored.path)
             why = explain(error)
             unread.append((damaged.Damaged(stored.path, stored.label, str(why)), why))

@@ -52,7 +52,7 @@ class Admission:
         return Generation(request, self._vocab, self._n_ctx, constraint, self._costs, self._draft_model)
 
     def label_scores(self, request: Request) -> LabelScores:
-        """Return the scores of a request's labels; raise ContextOverflow where the longest does not fit behind the prompt."""
+        """Return the scores of a request's labels; raise ContextOverflow where the longest does not fit after the prompt."""
         scores = LabelScores([label.tokens for label in request.labels], self._ends)
         n_needed = len(request.prompt) + scores.n_longest
         if n_needed > self._n_ctx:

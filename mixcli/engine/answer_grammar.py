@@ -106,7 +106,7 @@ def _rules(syntax: AnswerSyntax, use: ToolUse, *, has_form: bool, in_reasoning: 
 
 
 def _calls(syntax: AnswerSyntax, use: ToolUse) -> Iterator[str]:
-    """Yield the rules of what stands behind the mark that begins the first call."""
+    """Yield the rules of what stands after the mark that begins the first call."""
     tools = use.callable
     many = use.parallel
     if syntax.style == "tokens":

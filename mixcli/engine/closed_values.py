@@ -8,7 +8,7 @@ from typing import Any
 from mixcli.request.json_fields import Path
 
 MAX_VALUES = 256  # of one field: as many as an answer may have labels
-_HOPS = 32  # references and alternatives behind one another
+_HOPS = 32  # references and alternatives one after another
 _TABLES = {"$defs", "definitions"}
 _RANGE = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 

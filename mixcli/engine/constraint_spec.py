@@ -1,7 +1,6 @@
 """Validate a constraint before it is compiled: JSON schema, any JSON object, regex or grammar.
 
-Schemas and grammars come from outside and can be made to cost (deep nesting, huge counts, references to other hosts), so
-their size is limited here (schemas: json_schema.py); what they cost beyond that is limited in constraint.py. Nothing is ever fetched.
+Schemas and grammars come from clients and can be made expensive (deep nesting, huge counts, references to other hosts), so their size is limited here (schemas: json_schema.py); their cost beyond that is limited in constraint.py. Nothing is ever fetched.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A small model beside the large one guesses its next tokens; the large one verifies them, so the answer stays its own."""
+"""A small model beside the large one drafts its next tokens; the large one verifies them, so the answer is still the large model's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

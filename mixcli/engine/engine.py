@@ -241,7 +241,7 @@ class Engine:
             self._cache.release_forks(scoring.slots)
 
     def _advance(self, sequence: Sequence, read: Callable[[], Output | None]) -> None:
-        """Read what a step brought for a sequence, and end its request where that is the last output."""
+        """Read what a step computed for a sequence, and end its request where that is the last output."""
         output = read()
         if output is None:
             return

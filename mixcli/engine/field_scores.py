@@ -1,7 +1,7 @@
 """Score the fields of a JSON answer that was just written.
 
-A field whose schema lists its values (closed_values.py) gets the probability of each of them behind what the answer has before it, token
-for token: the values are labels below the prompt, each behind the beginning of the answer, so that the one tree of labels.py scores the
+A field whose schema lists its values (closed_values.py) gets the probability of each of them after what the answer has before it, token
+for token: the values are labels below the prompt, each after the beginning of the answer, so that the one tree of labels.py scores the
 fields of an answer together. What all values of a field begin with cancels out. As with other labels, the end of a value is a part of it
 where another value begins with it. Any other field gets the product of the probabilities of the tokens in which it was written.
 """
@@ -70,10 +70,10 @@ class _Closed:
 
 
 class FieldScores:
-    """The fields of one answer, whose content begins behind the first `n_thought` tokens.
+    """The fields of one answer, whose content begins after the first `n_thought` tokens.
 
     `scores` are what must be computed for fields with listed values, None where there are none; their labels continue the first `n_kept`
-    tokens of the answer. `n_room` tokens fit behind the prompt.
+    tokens of the answer. `n_room` tokens fit after the prompt.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class FieldEnds:
         self._known: dict[bytes, TokenIds] = {}
 
     def of(self, value: object, *, is_part: bool) -> TokenIds:
-        """Return the tokens behind a value; `is_part` is false where the value is the whole answer."""
+        """Return the tokens after a value; `is_part` is false where the value is the whole answer."""
         signs = _CLOSING[isinstance(value, str)] if is_part or isinstance(value, str) else b""
         if signs not in self._known:
             found = (

@@ -117,7 +117,7 @@ class Generation:
         return TokenResult(token, _content(segments), logprob, reason, kept, self._stops.met, thinks)
 
     def _close_reasoning(self, logits: Logits) -> None:
-        """Where the reasoning has used its budget, forbid all but the next token of the mark behind it.
+        """Where the reasoning has used its budget, forbid all but the next token of the mark after it.
 
         A constraint may not allow it yet, in the middle of a character: then it comes one token later.
         """

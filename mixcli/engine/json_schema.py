@@ -116,7 +116,7 @@ def check_repeats(text: str, name: str, param: str) -> None:
 
 
 class _Preparation:
-    """One walk over the places of a schema where schemas stand; what lies in const, enum and default is data."""
+    """One walk over the places of a schema where schemas stand; what is in const, enum and default is data."""
 
     def __init__(self, root: object, param: str, *, loose: bool) -> None:
         self._root, self._param, self._loose = root, param, loose

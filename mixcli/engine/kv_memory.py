@@ -36,7 +36,7 @@ class KvMemory:
                     self._context.clear()
 
     def can_continue(self, slot: int, n_tokens: int) -> bool:
-        """Return whether a text may continue behind the first `n_tokens` of a slot (Context.can_continue), after what was decided before."""
+        """Return whether a text may continue after the first `n_tokens` of a slot (Context.can_continue), after what was decided before."""
         if not self._context.n_window:
             return True
         self.apply()

@@ -1,7 +1,7 @@
 """The KV cache on disk: computed prefixes that a later process can load.
 
 An entry is one file: what `llama_state_seq_save_file` writes (a magic number, a version, the number of tokens, the tokens, the state),
-and behind it a magic number and a SHA-256 over the store's key and all before. It belongs to one model, cache type and library (`key`); the folder as a
+and after it a magic number and a SHA-256 over the store's key and all before. It belongs to one model, cache type and library (`key`); the folder as a
 whole has a limit, and the longest unused goes first. A file that does not check is removed. Nothing here can fail an answer: without
 the file it is computed.
 
@@ -220,7 +220,7 @@ class KvStore:
         _remove(shorter)
 
     def _seal(self, handle: int, end: int) -> bytes:
-        """Return what stands behind the first `end` bytes of a sound file of this store."""
+        """Return what stands after the first `end` bytes of a sound file of this store."""
         found = hashlib.sha256(self._key.encode())
         at = 0
         while at < end:

@@ -1,7 +1,7 @@
 """Score a choice among labels from logits, without sampling.
 
 The labels' tokens form a tree below the prompt, kept as branches: runs of tokens that no label leaves in their middle. What is needed is
-the logits behind the prompt and behind each token that a label continues from. A label's score is the sum of the log-probabilities of all its
+the logits after the prompt and after each token that a label continues from. A label's score is the sum of the log-probabilities of all its
 tokens; of a label that another one begins with ("pos", "positive") the end of the answer is a part. So the labels are events that exclude
 each other, and their probabilities are normalised over the labels.
 
@@ -25,7 +25,7 @@ TokenIds = NDArray[np.int64]
 class Branch:
     """A run of tokens below its parent. `depth` tokens lie between the run and the prompt; `label` is the one that ends with the run.
 
-    `n_inner` tokens of the run are continued by some label, so their logits are needed; those behind the first `n_seen` are known.
+    `n_inner` tokens of the run are continued by some label, so their logits are needed; those after the first `n_seen` are known.
     Over the branch and all below it: `n_open` logits are missing, `n_tokens` would be computed in `n_slots` slots, `n_ids` is the sum over
     the tokens of the slots that share each.
     """
@@ -61,7 +61,7 @@ class Branch:
     def measure(self) -> None:
         """Count what the branch takes, once its children are counted."""
         if self.parent is None:
-            self.n_inner = 1  # the place behind the prompt, which the prompt itself computes
+            self.n_inner = 1  # the place after the prompt, which the prompt itself computes
         else:
             self.n_inner = len(self.tokens) - (not self.children)
         n_computed = self.n_inner if self.parent else 0
@@ -136,7 +136,7 @@ class LabelScores:
         return self._at.tokens[: self._at.n_inner]
 
     def see_path(self, depth: int, logits: NDArray[np.float32]) -> None:
-        """Take the logits behind the first `depth` tokens of the path."""
+        """Take the logits after the first `depth` tokens of the path."""
         branch = self._at
         while branch.parent is not None and branch.depth >= depth:
             branch = branch.parent
@@ -145,7 +145,7 @@ class LabelScores:
     # logits
 
     def see(self, branch: Branch, offset: int, logits: NDArray[np.float32]) -> None:
-        """Take the logits (shape: the vocabulary) behind a token of a branch; those that are known already count once."""
+        """Take the logits (shape: the vocabulary) after a token of a branch; those that are known already count once."""
         if offset < branch.n_seen:
             return
         assert offset == branch.n_seen, "logits come in the order of the tokens"

@@ -52,7 +52,7 @@ def _always(slot: int, n_tokens: int) -> bool:  # noqa: ARG001  # the parameters
 class PrefixCache:
     """Manages `n_cells` cells (tokens) and `n_slots` sequence ids.
 
-    `can_continue` tells of a slot whether a text may continue behind its first tokens: llama.cpp may have dropped what lies outside the
+    `can_continue` tells of a slot whether a text may continue after its first tokens: llama.cpp may have dropped what is outside the
     window of a sliding-window model, and a prefix that ends earlier would need it again.
     """
 
@@ -174,7 +174,7 @@ class PrefixCache:
         self._tree.extend(slot, tokens)
 
     def truncate(self, slot: int, n_tokens: int) -> int:
-        """Let a slot forget all but its first `n_tokens` tokens, or all where no text may continue behind these; return how many it holds."""
+        """Let a slot forget all but its first `n_tokens` tokens, or all where no text may continue after these; return how many it holds."""
         if self.length(slot) > n_tokens:
             n_tokens = n_tokens if self._can_continue(slot, n_tokens) else 0
             self._tree.truncate(slot, n_tokens)

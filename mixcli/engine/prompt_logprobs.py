@@ -15,7 +15,7 @@ N_BATCH = 128  # rows of logits at a time: 128 of 131,072 floats are 64 MiB
 def prompt_logprobs(
     model: Model, placement: Placement, tokens: Sequence[int], n_top: int
 ) -> list[TokenLogprobs | None]:
-    """Return the log-probability of each token behind those before it, with the `n_top` most likely of its place; None for the first.
+    """Return the log-probability of each token after those before it, with the `n_top` most likely of its place; None for the first.
 
     Raises DoesNotFit without room for a second, small context.
     """

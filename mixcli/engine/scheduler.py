@@ -28,7 +28,7 @@ HEADROOM = 32  # cells to keep free for each running sequence when a new one is 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Tokens of one sequence to compute: from position `start`, `n_tokens` with the drafts, logits wanted behind the last `n_logits`."""
+    """Tokens of one sequence to compute: from position `start`, `n_tokens` with the drafts, logits wanted after the last `n_logits`."""
 
     sequence: Sequence
     start: int
@@ -88,7 +88,7 @@ class Scheduler:
     """Holds the queue and the running sequences.
 
     A step has `n_batch` tokens at most, `n_ubatch` while a request decodes, `n_ids` ids of sequences on them, and logits
-    behind `n_rows` of them.
+    after `n_rows` of them.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Scheduler:
         return scorings
 
     def _truncate(self, sequence: Sequence, n_tokens: int) -> None:
-        """Let a sequence forget all but its first tokens; where it could not continue behind these, it begins again."""
+        """Let a sequence forget all but its first tokens; where it could not continue after these, it begins again."""
         assert sequence.slot is not None
         del sequence.tokens[n_tokens:]
         sequence.n_computed = self._cache.truncate(sequence.slot, n_tokens)

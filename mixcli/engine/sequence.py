@@ -30,7 +30,7 @@ class Label:
 class AnswerShape:
     """What an answer may have beside content: calls of tools where it `expects_calls`, and reasoning, opened by the prompt or by the model.
 
-    After `thinking_budget` tokens of reasoning only `closing` may come, the token ids of the mark behind it; None for no limit.
+    After `thinking_budget` tokens of reasoning only `closing` may come, the token ids of the mark after it; None for no limit.
     """
 
     syntax: AnswerSyntax
@@ -169,9 +169,9 @@ class Sequence:
     """A request's state: its tokens so far, how many of them are computed, which slot of the KV cache holds them, and its clocks.
 
     `n_computed` counts the tokens whose keys and values are in the KV cache; `n_cached` those that were there before it began.
-    `drafts` are what the next decode tries behind the last token. `scores` are
-    those of labels, where the request has some: then the tokens behind the prompt are the path to the branch that is computed.
-    `fields` are those of an answer that is written: then `scores` are theirs, and `n_written` counts its tokens. Labels begin behind the
+    `drafts` are what the next decode tries after the last token. `scores` are
+    those of labels, where the request has some: then the tokens after the prompt are the path to the branch that is computed.
+    `fields` are those of an answer that is written: then `scores` are theirs, and `n_written` counts its tokens. Labels begin after the
     first `n_base` tokens: the prompt, and of a written answer what stands before the first of these fields.
     """
 
@@ -251,7 +251,7 @@ class Sequence:
         self.leave_path()
 
     def leave_path(self) -> None:
-        """Forget the path to a branch of labels: what it told stays in the scores."""
+        """Forget the path to a branch of labels: what was learned stays in the scores."""
         if self.scores is not None:
             del self.tokens[self.n_base :]
             self.scores.restart()
@@ -264,7 +264,7 @@ class Sequence:
             self._first_token = self._last_token
 
     def score_fields(self, fields: FieldScores) -> None:
-        """Begin to score the fields of the answer, which is whole; its tokens behind the base are forgotten."""
+        """Begin to score the fields of the answer, which is whole; its tokens after the base are forgotten."""
         self.n_written = self.n_generated
         self.fields, self.scores, self.drafts = fields, fields.scores, []
         del self.tokens[self.n_base :]
@@ -274,7 +274,7 @@ class Sequence:
         return Progress(self.n_prompt, self.n_cached, self.n_computed, perf_counter() - self._started)
 
     def finish(self) -> Usage:
-        """Close the books."""
+        """Record the times of the finished request."""
         now = perf_counter()
         self.status = SequenceStatus.FINISHED
         self.leave_path()

@@ -68,7 +68,7 @@ class StepDecoder:
             self._context.truncate(chunk.sequence.slot, chunk.start)
 
     def logits(self, row: int) -> NDArray[np.float32]:
-        """View the logits behind token `row` of the last step, shape (n_vocab,); valid until the next step."""
+        """View the logits after token `row` of the last step, shape (n_vocab,); valid until the next step."""
         return self._context.logits(row)
 
     def check_logits(self, row: int) -> None:

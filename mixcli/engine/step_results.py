@@ -28,7 +28,7 @@ class StepResults:
         self.n_prompt_tokens = 0  # prompt tokens that were computed so far
 
     def of_chunk(self, chunk: Chunk, row: int, *, done: bool) -> Output | None:
-        """Return what a chunk brought, with logits from `row` on; None where it brought nothing yet.
+        """Return what a chunk gave, with logits from `row` on; None where it gave nothing yet.
 
         Of an interrupted step (not `done`) the logits are lost: the tokens that had some are computed again.
         """
@@ -60,7 +60,7 @@ class StepResults:
         return self._best_label(scoring.sequence)
 
     def truncate(self, sequence: Sequence, n_tokens: int) -> None:
-        """Forget all but the first computed tokens of a sequence, or all that is computed where it could not continue behind these."""
+        """Forget all but the first computed tokens of a sequence, or all that is computed where it could not continue after these."""
         assert sequence.slot is not None
         sequence.n_computed = self._cache.truncate(sequence.slot, n_tokens)
 
@@ -95,7 +95,7 @@ class StepResults:
         if fields.scores is None:
             return replace(output, fields=fields.results())
         sequence.score_fields(fields)
-        self.truncate(sequence, sequence.n_base - 1)  # the logits behind the base are the first
+        self.truncate(sequence, sequence.n_base - 1)  # the logits after the base are the first
         return replace(output, finish_reason=None)
 
     def _score(self, chunk: Chunk, row: int) -> Output | None:

@@ -18,7 +18,7 @@ class TokenNode:
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """Where the longest known prefix ends: behind the first `within` tokens of `node`; it has `n_tokens` in all."""
+    """Where the longest known prefix ends: after the first `within` tokens of `node`; it has `n_tokens` in all."""
 
     node: TokenNode
     within: int
@@ -85,7 +85,7 @@ class TokenTree:
             above.slots.add(slot)
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        """Add tokens behind those of a slot."""
+        """Add tokens after those of a slot."""
         if not tokens:
             return
         node = self._ends[slot]

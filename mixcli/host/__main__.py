@@ -20,13 +20,13 @@ from mixcli.host.watchdog import Watchdog
 from mixcli.system.os_errors import translated  # now: later there may be no descriptor left to import it
 
 DRAIN = 5  # seconds that running answers may take to end when the host is asked to stop
-TOLD = 2  # seconds more until those that did not end have been told so
+TOLD = 2  # seconds more to send an error to those that did not end
 SAVE = 20  # seconds that the engine may take to write its caches to disk
 MARGIN = 10  # seconds more until the watchdog ends what has not ended by then
 
 
 class SocketGuard:
-    """The socket's path in the file system, taken away once: a second time it could be the successor's."""
+    """The socket's path in the file system, removed once: a second time it could be the successor's."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -109,7 +109,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: SocketGuard) -> 
     watchdog = Watchdog(max(spec.order.placement.n_threads, spec.order.placement.n_threads_batch))
 
     def close() -> None:
-        """Go in this order: no new clients, the followers of the state leave, running answers end."""
+        """Shut down in this order: no new clients, the followers of the state leave, running answers end."""
         door.close()
         state.close()
         asyncio.get_running_loop().call_later(DRAIN, state.engine.end_requests)

@@ -18,7 +18,7 @@ POLL_INTERVAL = 1.0  # seconds between two looks at who else computes
 
 
 class CpuArbiter:
-    """What one host says of itself, and sees of others, in `folder`."""
+    """What one host reports of itself, and reads of others, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

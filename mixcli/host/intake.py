@@ -1,7 +1,7 @@
 """Bound the size of each request body and of all running requests together.
 
 A body that is one byte too long is refused as soon as that is known; when the host holds enough, more is turned away for a moment (503).
-One that does not come to its end is given up (408), so that clients that stop in the middle hold nothing.
+One that is not complete in time is refused (408), so that clients that stop in the middle hold nothing.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
 
 
 def open_store(path: Path, placement: Placement) -> KvStore | None:
-    """Return the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0 or cannot be had.
+    """Return the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0 or cannot be used.
 
     Raises UsageError for a size that is not valid; the model can be used without a store.
     """

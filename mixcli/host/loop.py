@@ -115,7 +115,7 @@ class EngineLoop:
         return self._lanes.put_beside(compute)
 
     def close(self, timeout: float) -> None:
-        """Stop after the present step, write the caches to disk, and wait for the thread at most `timeout` seconds."""
+        """Stop after the current step, write the caches to disk, and wait for the thread at most `timeout` seconds."""
         self._closing.set()
         self._lanes.close()
         self._inbox.put(None)

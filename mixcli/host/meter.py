@@ -14,7 +14,7 @@ from mixcli.llama.loading import Loaded
 
 
 class EngineMeter:
-    """Reads one engine, which steps in one thread while another one asks; there is nothing to tell before `begin`."""
+    """Reads one engine, which steps in one thread while another one asks; there is nothing to report before `begin`."""
 
     def __init__(self, metrics: HostMetrics) -> None:
         self._metrics = metrics

@@ -64,7 +64,7 @@ class HostMetrics:
         }
 
     def observe(self, output: Output) -> None:
-        """Take note of what one step brought for a request."""
+        """Record what one step gave for a request."""
         if n := len(output.token_ids):
             now, before = time.monotonic(), self._last.get(output.id)
             self._last[output.id] = now

@@ -251,7 +251,7 @@ class Preparation:
             return False
         try:
             spec = self._grammar(question, None if question.raw else self._shape(question, ()))
-        except BadRequest:  # which is said when it is prepared
+        except BadRequest:  # which is reported when it is prepared
             return False
         return spec is not None and not self.engine.has_compiled(spec, at_start=not question.continues_text)
 
@@ -349,7 +349,7 @@ class Preparation:
         return TokenBound(self.loaded.model.vocab)
 
     def _labels(self, question: ChatQuestion) -> tuple[Label, ...]:
-        """Return the choices as token ids, each as the assistant would write it behind this prompt."""
+        """Return the choices as token ids, each as the assistant would write it after this prompt."""
         labels: dict[tuple[int, ...], Label] = {}
         for choice in question.choices:
             if 4 * len(choice) > self._n_ctx and (n := self._bound.of([choice])) > self._n_ctx:

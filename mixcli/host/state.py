@@ -27,7 +27,7 @@ class HostState:
         self.closing = asyncio.Event()
         self.created = int(time.time())
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()  # of the present generation: set once, then replaced
+        self._changed = asyncio.Event()  # of the current generation: set once, then replaced
         self.engine = EngineLoop(spec, self._on_state)
 
     def _on_state(self) -> None:
@@ -49,7 +49,7 @@ class HostState:
         """Return when the model may be unloaded: its keep-alive expired, or the load failed and all clients got the error."""
         unwanted = asyncio.create_task(self.keep_alive.wait_until_unwanted())
         while not unwanted.done():
-            if self.engine.status == FAILED and self.keep_alive.n_guests and not self.keep_alive.busy:
+            if self.engine.status == FAILED and self.keep_alive.n_clients and not self.keep_alive.busy:
                 unwanted.cancel()
                 return
             await asyncio.wait({unwanted}, timeout=0.2)

@@ -58,7 +58,7 @@ class BaselineHead:
 class Distributions:
     """The distributions at n positions: `counts` (n,) tokens are kept of each and `drawn` (n,) of the rest.
 
-    They stand one position behind the other in `ids` and `codes`, likeliest first, drawn ones last. `rest` (n,) is the mass of all that
+    They stand one position after the other in `ids` and `codes`, likeliest first, drawn ones last. `rest` (n,) is the mass of all that
     are not kept, `nll` (n,) the negative logarithm of the probability of the token that follows.
     """
 
@@ -124,7 +124,7 @@ class Distributions:
 
 
 def joined(parts: list[Distributions]) -> Distributions:
-    """Put distributions of positions behind each other."""
+    """Put distributions of positions after each other."""
     return Distributions(
         *(
             np.concatenate([getattr(part, name) for part in parts])

@@ -60,7 +60,7 @@ class TextReading:
 class ImatrixOrder:
     """Sum up importance while reading, and keep the sums in `partial`, every `save_interval` seconds and at the end.
 
-    `run` identifies what is computed: what lies in `partial` of another run is not continued. With `with_output` the output matrix
+    `run` identifies what is computed: what is in `partial` of another run is not continued. With `with_output` the output matrix
     counts too, with `with_sensitivity` also what errors of outputs cost (sensitivity.py).
     """
 

@@ -86,7 +86,7 @@ class Context(Owner):
         super().__init__(pointer, C.llama_free)
         self.model = model
         self._n_asked = placement.n_ctx or model.n_ctx_train
-        # Several GPUs work on micro-batches one behind the other; elsewhere a larger batch only makes steps longer
+        # Several GPUs work on micro-batches one after the other; elsewhere a larger batch only makes steps longer
         self.has_pipeline = (
             sum(share > 0 for share in placement.tensor_split) > 1 and not placement.tensor_overrides
         )
@@ -199,7 +199,7 @@ class Context(Owner):
         )
 
     def restore(self, sequence: int, n_tokens: int, path: Path) -> bool:
-        """Fill an empty sequence with what `save` wrote; False, and the sequence stays empty, where it does not go in."""
+        """Fill an empty sequence with what `save` wrote; False, and the sequence stays empty, where it does not fit."""
         array, n_read = (C.llama_token * n_tokens)(), ctypes.c_size_t()
         done = C.llama_state_seq_load_file(
             self.pointer, os.fsencode(path), sequence, array, n_tokens, ctypes.byref(n_read)
@@ -218,7 +218,7 @@ class Context(Owner):
         return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def can_continue(self, sequence: int, n_tokens: int) -> bool:
-        """Return whether a text may continue behind the first `n_tokens` of a sequence.
+        """Return whether a text may continue after the first `n_tokens` of a sequence.
 
         Not where the cache of a model with a sliding window has given away cells that the window before that place reaches back to.
         """

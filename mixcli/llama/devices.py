@@ -32,7 +32,7 @@ def main(endpoints: list[str]) -> None:
 
 
 def _with_path(device: DeviceFacts, paths: Mapping[str, NetworkPath]) -> DeviceFacts:
-    """Return a device with the way to the worker that has it."""
+    """Return a device with the network path to the worker that has it."""
     path = paths.get(device.worker)
     return replace(device, round_trip=path.round_trip, network_gbs=path.gbs) if path else device
 

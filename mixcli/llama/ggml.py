@@ -222,7 +222,7 @@ def tensor_values(tensor: int, *, is_borrowed: bool = False) -> "NDArray[np.gene
     """Copy a tensor's values into a numpy array in numpy order (ggml's fastest dimension last), trailing ones dropped.
 
     A view keeps its strides until the copy, so a strided result such as `ffn_moe_topk` comes out right. With `is_borrowed` values in host
-    memory are not copied: the array shows them, with their strides, until the graph goes further. Raises MixcliError for a quantized type.
+    memory are not copied: the array shows them, with their strides, until the graph continues. Raises MixcliError for a quantized type.
     """
     head = TensorHead.from_address(tensor)
     if head.type not in DTYPES:
@@ -242,5 +242,5 @@ def tensor_values(tensor: int, *, is_borrowed: bool = False) -> "NDArray[np.gene
 
 
 def set_buffer(tensor: int, buffer: int | None) -> None:
-    """Enter the buffer that a tensor lies in, without memory there: enough to ask a device what it supports."""
+    """Enter the buffer that a tensor is in, without memory there: enough to ask a device what it supports."""
     TensorHead.from_address(tensor).buffer = buffer

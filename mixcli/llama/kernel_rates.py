@@ -173,7 +173,7 @@ class Processor:
             yield from takewhile(bool, pointers)  # NULL ends the list
 
     def _function(self, name: bytes, result: Any, *arguments: Any) -> Any:
-        """Return a function of the backend by its name, wherever its library lies; None when it has none of that name."""
+        """Return a function of the backend by its name, wherever its library is; None when it has none of that name."""
         registry = ggml_library().ggml_backend_dev_backend_reg(self._device)
         address = ggml_library().ggml_backend_reg_get_proc_address(registry, name)
         return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None

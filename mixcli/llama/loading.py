@@ -19,7 +19,7 @@ MIN_UNPINNED = 256 << 20  # bytes of weights that are copied to a GPU for long p
 
 @dataclass
 class Loaded:
-    """A model with its context, the placement that it really has, how that compares, and what a person should hear.
+    """A model with its context, the placement that it really has, how that compares, and notes for a person.
 
     `is_smaller`: the next smaller plan was loaded instead.
     """
@@ -85,7 +85,7 @@ def _load(
 
 
 def unpinned_note(placement: Placement, gpus: Sequence[str], log: Sequence[str]) -> str:
-    """Return a sentence where the driver refused to pin host memory: llama.cpp then takes ordinary memory without a word; else nothing."""
+    """Return a sentence where the driver refused to pin host memory: llama.cpp then takes ordinary memory silently; else nothing."""
     if placement.load_mode != "none" or not any(gpu.startswith("CUDA") for gpu in gpus):
         return ""
     n_bytes = unpinned_in(log)

@@ -108,7 +108,7 @@ class MatmulObserver(Protocol):
         """Return whether the input of this product is to be seen; `n_rows` are rows of the input, `is_stack` means experts."""
 
     def observe(self, matmul: Matmul) -> None:
-        """Take the input, or what is made of it; products with one input, one behind the other, share one array of values."""
+        """Take the input, or what is made of it; products with one input, one after the other, share one array of values."""
 
 
 class Matmuls:

@@ -57,7 +57,7 @@ class WorkerWatch:
             self._limits.remove(seconds)
 
     def alive(self) -> bool:
-        """Note a sign of progress; True, so that a load goes on whose callback this is."""
+        """Note a sign of progress; True, so that the load continues whose callback this is."""
         self._silent = 0.0
         return True
 

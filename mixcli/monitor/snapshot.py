@@ -26,7 +26,7 @@ REPORTED = (
 
 @dataclass(frozen=True)
 class SeenHost:
-    """A host as it answers, and the bytes of main memory that its process has, mapped files with them; None where the system does not tell."""
+    """A host as it answers, and the bytes of host memory that its process has, mapped files with them; None where the system does not tell."""
 
     host: HostHealth
     resident: int | None = None
@@ -71,7 +71,7 @@ class Monitor:
         return Snapshot(tuple(models), tuple(sorted(ports, key=lambda port: (port.url, port.pid))))
 
     def _gone(self, hosts: Sequence[HostHealth]) -> list[HostHealth]:
-        """Return the hosts that ran in the last looks and have ended, for as long as a person may wonder where they are."""
+        """Return the hosts that ran in the last looks and have ended, for ENDED_SHOWN seconds."""
         now, running = time.monotonic(), {host.pid: host for host in hosts}
         for pid, host in self._seen.items():
             if pid not in running and not born(pid):

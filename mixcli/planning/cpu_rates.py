@@ -82,14 +82,16 @@ def _announce(missing: list[str], say: Report) -> None:
     known = _known()
     again = [name for name in missing if _tries(known.get(name, {}))]
     if first := [name for name in missing if name not in again]:
-        say(f"measuring this CPU once for planning, two or three seconds for each weight type: {', '.join(first)}")
+        say(
+            f"measuring this CPU once for planning, two or three seconds for each weight type: {', '.join(first)}"
+        )
     if again:
         say(f"measuring this CPU again, because other programs ran the last time: {', '.join(again)}")
 
 
 @contextmanager
 def _alone(seconds: float) -> Iterator[None]:
-    """Wait until no other process measures: two at a time would measure each other. Where no lock can be made, go on without."""
+    """Wait until no other process measures: two at a time would measure each other. Where no lock can be made, continue without."""
     with ExitStack() as stack:
         with suppress(OSError):
             lock = paths.cache_dir() / "rates.measuring"
@@ -100,7 +102,7 @@ def _alone(seconds: float) -> Iterator[None]:
 def with_rates(machine: Machine, shapes: Sequence[ModelShape], report: Report | None = None) -> Machine:
     """Return this machine with the rates that plans for these models need, measured where they never were.
 
-    A model that lies wholly on GPUs needs none.
+    A model that is wholly on GPUs needs none.
     """
     room = sum(gpu.bytes_free for gpu in machine.gpus)
     types = {name for shape in shapes if shape.bytes_weights > room for name in shape.types}

@@ -24,7 +24,7 @@ from profiles.planner import Plan, plan_if_it_fits
 from profiles.shape import ModelShape
 from profiles.speed import estimate
 
-SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
+SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out anyway
 
 
 def plan_load(

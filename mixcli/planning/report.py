@@ -247,7 +247,7 @@ class Alternative:
 
 
 def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Plan) -> list[Alternative]:
-    """Return what else would fit: the largest file that lies wholly on GPUs first, the nearest types, the nearest contexts in this type."""
+    """Return what else would fit: the largest file that is wholly on GPUs first, the nearest types, the nearest contexts in this type."""
     nearest, largest = _neighbors(subject, machine, request)
     found = [
         _other(
@@ -266,7 +266,7 @@ def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Pla
 
 
 def _neighbors(subject: Subject, machine: Machine, request: PlanRequest) -> tuple[list[Row], Row | None]:
-    """Return the nearest types that fit, the largest first, and the largest that lies wholly on GPUs where that is not the subject.
+    """Return the nearest types that fit, the largest first, and the largest that is wholly on GPUs where that is not the subject.
 
     No more types are planned than that takes.
     """

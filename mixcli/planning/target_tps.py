@@ -1,6 +1,6 @@
 """tune --target-tps: find the largest context and the best file type that still decode at a given speed.
 
-Contexts, and file types that are in the store, are measured. Others are estimated: the planner's figure, held to what the model at hand
+Contexts, and file types that are in the store, are measured. Others are estimated: the planner's figure, held to what the installed model
 measured against its own.
 """
 

@@ -70,7 +70,7 @@ class HardwareComparison:
 
 
 def prepared(texts: Sequence[str], load_options: LoadOptions) -> tuple[Upgrade, ...]:
-    """Parse what stands behind --if, and measure the bandwidth of this machine's memory once where a change needs it.
+    """Parse what stands after --if, and measure the bandwidth of this machine's memory once where a change needs it.
 
     Raises UsageError for an invalid change, and for a worker that a profile cannot have.
     """

@@ -253,6 +253,6 @@ class AnswerParser:
 
 
 def _is_cut(text: str) -> bool:
-    """Return whether a text is the first part of a call, or of the mark behind one."""
+    """Return whether a text is the first part of a call, or of the mark after one."""
     begun = "".join(text.split()).lstrip(",[]")
     return begun.startswith(_BEGUN) or _BEGUN.startswith(begun) or END_CALL.startswith(begun)

@@ -19,7 +19,7 @@ _EXAMPLES: dict[CallStyle, str] = {
 # gpt-oss (Harmony): <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...; a name of a channel is plain text
 CHANNEL, MESSAGE, START, END = CHANNEL_MARKS = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
 ANALYSIS = "analysis"  # the channel of reasoning
-_LONGEST_MARK = 12  # tokens, with white space behind it
+_LONGEST_MARK = 12  # tokens, with white space after it
 _LISTS = ("mistral-v2", "mistral-v3", "mistral-v7")
 
 
@@ -78,7 +78,7 @@ class AnswerSyntax:
         return None
 
     def closing(self, vocab: Vocab) -> tuple[int, ...]:
-        """Return the token ids of the mark behind the reasoning; none where a model does not reason."""
+        """Return the token ids of the mark after the reasoning; none where a model does not reason."""
         if self.reasoning is None:
             return ()
         token = next((token for token, text in self.marks if text == self.reasoning[1]), None)

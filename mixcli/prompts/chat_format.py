@@ -88,7 +88,9 @@ class ChatFormat:
             name = for_vocabulary([one.name for one in alike], vocab)
             layout = next(one.layout for one in alike if one.name == name)
             syntax = AnswerSyntax.of_format(name, vocab, template)
-            return cls(name, layout, tokenizer, syntax, (efforts or EFFORTS) if name == version_name(15) else ())
+            return cls(
+                name, layout, tokenizer, syntax, (efforts or EFFORTS) if name == version_name(15) else ()
+            )
         for one in alike:
             if any(map(probes.with_tools, one.written)):
                 syntax = AnswerSyntax.of_format(one.name, vocab, template)
@@ -143,7 +145,7 @@ class ChatFormat:
         return effort
 
     def encode_answer(self, text: str) -> list[int]:
-        """Return the token ids of a text as the assistant would write it behind a prompt."""
+        """Return the token ids of a text as the assistant would write it after a prompt."""
         return self.tokenizer.encode(text)
 
 

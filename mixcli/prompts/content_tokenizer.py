@@ -96,7 +96,7 @@ class ContentTokenizer:
         return ids
 
     def _encode_apart(self, text: str, reserved: re.Pattern[str] | None) -> list[int]:
-        """Tokenize in pieces that are cut behind the first character of each reserved text, so that none is found whole."""
+        """Tokenize in pieces that are cut after the first character of each reserved text, so that none is found whole."""
         ids: list[int] = []
         start = 0
         while reserved and (match := reserved.search(text, start)):

@@ -214,7 +214,7 @@ def spelled(
 ) -> str:
     """Return the parts of a layout as a template writes them.
 
-    SentencePiece puts a space before each run. Between two runs a template must write it, behind a token it may (`written`). It puts
+    SentencePiece puts a space before each run. Between two runs a template must write it, after a token it may (`written`). It puts
     none before an empty run, where templates may write one (`empty`).
     """
     text, behind_run, started = "", False, False

@@ -234,7 +234,7 @@ class JinjaLayout:
             yield text
 
     def _stands_alone(self, pieces: Sequence[Piece], at: int, run: str, behind_token: bool) -> bool:
-        """Return whether an answer stands where it was sampled: behind a token or a line end, and before a token."""
+        """Return whether an answer stands where it was sampled: after a token or a line end, and before a token."""
         following = pieces[at + 1] if at + 1 < len(pieces) else ""
         ended = isinstance(following, str) and isinstance(
             next(iter(self._tokenizer.split_literal(following)), None), int
@@ -244,7 +244,7 @@ class JinjaLayout:
         return ended and (run.endswith("\n") or (behind_token and not run))
 
     def _spaced(self, run: str, behind_token: bool) -> str:
-        """Leave out the space that the tokenizer puts there itself, where a template writes it behind its tokens."""
+        """Leave out the space that the tokenizer puts there itself, where a template writes it after its tokens."""
         return run[1:] if behind_token and run.startswith(" ") and self._writes_prefix else run
 
     @cached_property

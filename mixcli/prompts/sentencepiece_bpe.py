@@ -120,7 +120,7 @@ class SentencePieces:
         return None if merges or self._vocab.tokenize("\na")[: len(ids)] != ids else ids
 
     def native(self, text: str, *, is_start: bool) -> list[int]:
-        """Return llama.cpp's ids of a part: behind a line end no space is put before it, and those ids are dropped again."""
+        """Return llama.cpp's ids of a part: after a line end no space is put before it, and those ids are dropped again."""
         if is_start or not self._prefix:
             return self._vocab.tokenize(text)
         if self._line_end is None:

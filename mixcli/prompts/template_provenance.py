@@ -60,7 +60,7 @@ class Provenance:
         return self._untold(real, marked)
 
     def _beginning(self, text: str, length: int) -> str:
-        """Return the first `length` characters, sentinels not counted, with those behind them."""
+        """Return the first `length` characters, sentinels not counted, with those after them."""
         at = 0
         while at < len(text) and (length or text[at] in (self._sentinel, self._end)):
             length -= text[at] not in (self._sentinel, self._end)

@@ -45,7 +45,7 @@ def with_system(messages: Sequence[Message], *, first: bool) -> list[Message]:
 
 
 def in_order_of_calls(turns: Sequence[Message]) -> list[Message]:
-    """Sort the results behind each turn with calls as these stand there."""
+    """Sort the results after each turn with calls as these stand there."""
     ordered: list[Message] = []
     calls: tuple[ToolCall, ...] = ()
     for role, group in groupby(turns, key=lambda turn: turn.role):

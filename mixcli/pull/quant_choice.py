@@ -274,7 +274,7 @@ def pull_command(text: str, target: Target) -> str:
 
 
 def how_it_runs(row: Row, others: Sequence[Row] = ()) -> str:
-    """Return in words how fast a type is and where it lies, or that it does not fit and which of the others, largest first, does."""
+    """Return in words how fast a type is and where it is, or that it does not fit and which of the others, largest first, does."""
     if row.plan is None:
         fits = next((other for other in others if other.plan), None)
         step = f"; the largest quant that fits is {fits.type} ({format_bytes(fits.size)})" if fits else ""

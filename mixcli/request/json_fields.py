@@ -9,7 +9,7 @@ Step = str | int
 Path = tuple[Step, ...]
 
 WHOLE = "answer"  # the name of an answer that is one value
-MAX_DEPTH = 64  # containers in one another; what lies deeper is one value
+MAX_DEPTH = 64  # containers in one another; what is deeper is one value
 _BLANK = " \t\r\n"
 _PLAIN = re.compile(r"""[^.\[\]"']+""")
 _INDEX = re.compile(r"\[\d+\]")

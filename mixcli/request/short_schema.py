@@ -171,7 +171,7 @@ class _Reader:
         return name, schema, not is_optional
 
     def _type_follows(self, name: str) -> bool:
-        """Return whether a type stands behind "name:", and not a description. Raises UsageError where it could be either."""
+        """Return whether a type stands after "name:", and not a description. Raises UsageError where it could be either."""
         self._match(_BLANK)
         if _OPENS_TYPE.match(self._text, self._at):
             return True
@@ -217,7 +217,7 @@ class _Reader:
         return self._word(depth)
 
     def _word(self, depth: int) -> Schema:
-        """Read a type that is a word, and the [] behind it; a text where there is none."""
+        """Read a type that is a word, and the [] after it; a text where there is none."""
         if not _NAME.match(self._text, self._at):
             return dict(TYPES["string"])
         word = self._take(_NAME, "a type").lower()

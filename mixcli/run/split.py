@@ -53,7 +53,7 @@ def _pieces(text: str, count: Count, room: int, level: int) -> Iterator[str]:
 def _halves(words: Sequence[str], count: Count, fine: int, room: int) -> Iterator[str]:
     """Yield a sentence that is too long in pieces of about `fine` tokens, halved again and again: few counts, however many words.
 
-    A word that does not fit is halved too, down to single characters; what one of these counts is not up to us.
+    A word that does not fit is halved too, down to single characters; however many tokens one of these has.
     """
     todo = [words]
     while todo:

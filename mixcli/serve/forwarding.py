@@ -21,7 +21,7 @@ KEPT = (  # headers of an answer that go back
     b"idempotent-replayed",
     b"allow",
 )
-PASSED = (b"content-type", b"idempotency-key")  # headers of a request that go on
+PASSED = (b"content-type", b"idempotency-key")  # headers of a request that are forwarded
 CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is; a client cannot send it itself
 
 
@@ -52,7 +52,7 @@ async def raced(work: Work, *ends: Work) -> int | None:
         if not came:
             raise
     finally:
-        is_over = True  # one that ends in this very moment calls all the same
+        is_over = True  # one that ends in this very moment calls anyway
         for end in others:
             end.cancel()
     return others.index(came[0]) if came else None

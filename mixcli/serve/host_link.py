@@ -20,7 +20,7 @@ class HostGone(Exception):
 
 
 class Chunks:
-    """A chunked body as its bytes come. What has come of it goes on in one piece: each piece costs the port as much as the events in it."""
+    """A chunked body as its bytes come. What has come of it is forwarded in one piece: each piece costs the port as much as the events in it."""
 
     def __init__(self) -> None:
         self.are_complete = False

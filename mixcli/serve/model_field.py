@@ -9,7 +9,7 @@ from typing import Final
 
 LARGE = (
     1 << 18
-)  # bytes of a body from which on it is looked through in a thread, so that the streams of others go on
+)  # bytes of a body from which on it is looked through in a thread, so that the streams of others continue
 WINDOW = 1 << 16  # bytes that one search looks through; between two of them other threads run
 MAX_SCALAR = 4096  # bytes of a number or a word
 
@@ -106,7 +106,7 @@ def _behind(pattern: re.Pattern[bytes], body: bytes, at: int, end: int = sys.max
 
 
 def _behind_string(body: bytes, at: int) -> int:
-    """Return where the string that begins at `at` ends, behind its quote; the end of the body where it does not."""
+    """Return where the string that begins at `at` ends, after its quote; the end of the body where it does not."""
     at += 1
     while (end := body.find(b'"', at)) >= 0:
         if body[end - 1] != BACKSLASH:

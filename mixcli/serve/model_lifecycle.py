@@ -35,7 +35,7 @@ class ModelLifecycle:
         self.slots = {model.label: Slot(model) for model in served_models.models}
         self.loader = loader
         self._limits, self._idle_limit = limits, idle_limit
-        self._changed = asyncio.Event()  # of the present generation: set once, then replaced
+        self._changed = asyncio.Event()  # of the current generation: set once, then replaced
         self._tasks: set[asyncio.Task[None]] = set()
 
     def memory(self, but: Slot | None = None) -> Memory:

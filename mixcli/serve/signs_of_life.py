@@ -68,7 +68,7 @@ class SignsOfLife:
 
 
 def _step_seconds(raw: bytes) -> float:
-    """Return how long the engine's present step has taken, as /health has it; 0 where that is not reported."""
+    """Return how long the engine's current step has taken, as /health has it; 0 where that is not reported."""
     try:
         return number_in(object_of(json.loads(raw)).get("step_seconds")) or 0.0
     except ValueError:

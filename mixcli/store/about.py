@@ -39,5 +39,5 @@ class About:
 
 
 def _now() -> str:
-    """Return the present moment as it stands in a manifest."""
+    """Return the current time as it stands in a manifest."""
     return datetime.now(UTC).isoformat(timespec="seconds")

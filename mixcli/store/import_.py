@@ -57,7 +57,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
             _check_same(done, files, report)
             if not copy or (done.manifest and done.manifest.keeper != "user"):
                 return done, False
-            paths.private(work)  # a copy takes the place of what lies elsewhere
+            paths.private(work)  # a copy takes the place of what is elsewhere
         slow = () if copy else slow_drive_note(path)
         for note in (*template_note(header, called), *family_note(header), *slow):
             console.note(f"note: {note}")

@@ -24,7 +24,7 @@ READERS = 4  # as many threads miss pages at once
 
 
 def random_reads(path: Path) -> float:
-    """Return GB/s of small random reads on the disk where a file lies: measured once for each disk, then remembered.
+    """Return GB/s of small random reads on the disk where a file is: measured once for each disk, then remembered.
 
     OSError when the file cannot be read.
     """

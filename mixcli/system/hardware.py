@@ -202,7 +202,7 @@ def memory_free() -> int:
 
 
 def memory_total() -> int:
-    """Return the bytes of main memory, within the limit of our control group."""
+    """Return the bytes of host memory, within the limit of our control group."""
     total = _meminfo("MemTotal") or _physical_memory()
     return min(total, _number(CGROUP / "memory.max") or total)
 

@@ -1,7 +1,7 @@
 """Advisory file locks that the kernel releases when the holder ends.
 
 Some file systems have no locks (NFS without its lock daemon, FUSE). There a file of the same meaning in the private runtime folder is
-locked instead, which keeps the processes of this machine apart; where that has no locks either, things go on without.
+locked instead, which keeps the processes of this machine apart; where that has no locks either, mixcli continues without one.
 """
 
 import errno

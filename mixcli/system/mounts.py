@@ -1,4 +1,4 @@
-"""Find the file system that a folder lies on, and what it cannot do."""
+"""Find the file system that a folder is on, and what it cannot do."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ class Mount(NamedTuple):
 
 
 def mount_of(path: Path) -> Mount | None:
-    """Return what a path lies on, which need not exist; None where the system does not tell."""
+    """Return what a path is on, which need not exist; None where the system does not tell."""
     try:
         lines = (PROC / "self/mountinfo").read_bytes().splitlines()
         place = path.resolve()

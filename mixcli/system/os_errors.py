@@ -122,7 +122,7 @@ def _unwritable(path: Path) -> tuple[int, Path] | None:
 
 
 def variable_of(path: Path) -> str | None:
-    """Return the environment variable that decides where a path lies; None for a path that the user named."""
+    """Return the environment variable that decides where a path is; None for a path that the user named."""
     from mixcli.system import paths
 
     try:

@@ -59,7 +59,7 @@ def computed(pid: int) -> str:
 
 
 def resident(pid: int) -> int | None:
-    """Return the bytes of main memory that a process has, pages of mapped files with them; None where the system does not tell."""
+    """Return the bytes of host memory that a process has, pages of mapped files with them; None where the system does not tell."""
     try:
         if SYSTEM == "linux":
             return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -44,7 +44,7 @@ SECRET = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")  # in a name:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that a child gets. Of PYTHONPATH only other absolute folders than the present one stay."""
+    """Return the variables that a child gets. Of PYTHONPATH only other absolute folders than the current one stay."""
     kept = {name: value for name, value in os.environ.items() if _is_needed(name)}
     if path := _import_path(os.environ.get("PYTHONPATH", "")):
         kept["PYTHONPATH"] = path
@@ -58,7 +58,7 @@ def _is_needed(name: str) -> bool:
 def _import_path(said: str) -> str:
     try:
         here = Path.cwd().resolve()
-    except OSError:  # the present folder is gone
+    except OSError:  # the current folder is gone
         here = None
     parts = (part for part in said.split(os.pathsep) if Path(part).is_absolute())
     return os.pathsep.join(part for part in parts if Path(part).resolve() != here)

@@ -38,7 +38,7 @@ def version() -> int:
 
 
 def windows_drive(path: Path) -> Path | None:
-    """Return where the Windows drive is mounted that a path lies on, such as /mnt/c; None for Linux' own file systems."""
+    """Return where the Windows drive is mounted that a path is on, such as /mnt/c; None for Linux' own file systems."""
     if not version():
         return None
     mount = mount_of(path)
@@ -46,7 +46,7 @@ def windows_drive(path: Path) -> Path | None:
 
 
 def slow_drive_note(path: Path) -> tuple[str, ...]:
-    """Return a sentence on a model that lies on a Windows drive, and where to put it; nothing elsewhere."""
+    """Return a sentence on a model on a Windows drive, and where to put it; nothing elsewhere."""
     drive = windows_drive(path)
     if drive is None:
         return ()

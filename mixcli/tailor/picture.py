@@ -42,7 +42,7 @@ class LossPicture:
         return min(logs), max(logs)
 
     def place(self, n_bytes: int, loss: float) -> tuple[float, float]:
-        """Return where a point lies, as shares of the width and, from the top, of the height."""
+        """Return where a point is, as shares of the width and, from the top, of the height."""
         (first, last), (low, high) = self.sizes, self.losses
         return (n_bytes - first) / max(1, last - first), (high - log10(loss)) / ((high - low) or 1.0)
 

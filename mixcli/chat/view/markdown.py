@@ -68,7 +68,7 @@ class Markdown:
         self._table: list[str] = []
 
     def line(self, source: str) -> list[Line]:
-        """Take a finished line and give what can be printed forever now."""
+        """Take a finished line and return what can be printed for good."""
         source = source.expandtabs(TAB)
         if self._fence:
             return self._code(self._fence, source)
@@ -94,7 +94,7 @@ class Markdown:
         return [*held, _drawn(source)] if source else held
 
     def split(self, source: str, width: int, n_rows: int) -> tuple[str, str] | None:
-        """Cut an unfinished line behind its first `n_rows` rows, so that both halves look as the whole did; None where that cannot be.
+        """Cut an unfinished line after its first `n_rows` rows, so that both halves look as the whole did; None where that cannot be.
 
         The second half starts with the indent of the rows that it continues.
         """
@@ -259,7 +259,7 @@ def _wrapped(text: Text, width: int, hang: int) -> list[Text]:
 
 
 def _cut(plain: str, start: int, room: int) -> int:
-    """Return where a row that begins at `start` ends: behind its last space, or where it is full; spaces may hang over."""
+    """Return where a row that begins at `start` ends: after its last space, or where it is full; spaces may hang over."""
     used, space = 0, -1
     for at in range(start, len(plain)):
         character = plain[at]

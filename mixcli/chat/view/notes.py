@@ -1,4 +1,4 @@
-"""The notes of a chat: which model answers and where it lies, what was left out, why an answer ended early."""
+"""The notes of a chat: which model answers and where it is, what was left out, why an answer ended early."""
 
 import shutil
 import sys
@@ -41,7 +41,7 @@ def welcome(label: str, profile: str) -> str:
 
 
 def placement(label: str, order: "LoadPlan", n_ctx: int) -> str:
-    """Return what lies on which device."""
+    """Return which parts are on which device."""
     parts = (f"{format_bytes(sum(kinds.values()))} on {name}" for name, kinds in shares(order.expected))
     return " · ".join((short(label), *parts, f"context {n_ctx:,} tokens"))
 

@@ -10,7 +10,7 @@ from mixcli.system.formatting import counted
 class TurnStats:
     """Counts are tokens, `seconds_to_first` is from the request to the first text, rates are tokens per second.
 
-    An answer that was stopped has no accounts: its `n_prompt` is 0, its `n_generated` and `decode_rate` are what was seen until then.
+    An answer that was stopped has no counts of the server: its `n_prompt` is 0, its `n_generated` and `decode_rate` are what was seen until then.
     """
 
     n_prompt: int = 0
@@ -30,7 +30,7 @@ class TurnStats:
 
     @classmethod
     def of(cls, last: Delta, seconds_to_first: float, finish_reason: str) -> "TurnStats":
-        """Read the delta that carries the accounts of an answer."""
+        """Read the delta that carries the counts and timings of an answer."""
         usage, timings = last.usage or TokenUsage(), last.timings or Timings()
         return cls(
             usage.prompt_tokens or 0,

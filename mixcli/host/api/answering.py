@@ -21,7 +21,7 @@ from mixcli.host.state import HostState
 GONE = 499  # the client disconnected, so no one reads it
 MAX_SILENT = 5  # beats until a stream begins with comments: an error has a status of its own only before
 
-SILENCE = None  # what stands among the arrivals for BEAT seconds without one
+SILENCE = None  # what is yielded after BEAT seconds without an output
 
 Arrival = tuple[Call, Output]
 Finish = Callable[[Reply | None], None]
@@ -94,7 +94,7 @@ async def respond(
 
 
 class _Claim:
-    """The duty to say what became of a name; the first word counts."""
+    """The duty to report the outcome of a name; the first report counts."""
 
     def __init__(self, replies: IdempotencyCache, name: Name) -> None:
         self._replies, self._name = replies, name

@@ -248,7 +248,7 @@ class MessageToolChoice(WireModel):
 
 
 class Thinking(WireModel):
-    """Whether the model thinks before it answers, and at most how many tokens: models that do not, or always do, refuse to be told otherwise."""
+    """Whether the model thinks before it answers, and at most how many tokens: models that never or always do refuse the opposite."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Annotated[Whole, Field(ge=1)] | None = None

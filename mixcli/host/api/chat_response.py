@@ -18,7 +18,7 @@ from mixcli.prompts.answer_parser import Segment
 from mixcli.prompts.tool_json import nine
 
 FINGERPRINT = (
-    f"mixcli-{__version__}"  # of what computes: with it, a seed and a prompt an answer can be had again
+    f"mixcli-{__version__}"  # of what computes: with it, a seed and a prompt an answer can be reproduced
 )
 
 

@@ -37,7 +37,7 @@ def event_stream(
 
 
 def event_bytes(values: Iterable[JsonObject], *, named: bool = False) -> bytes:
-    """Write events in one piece, each of which costs every program on its way.
+    """Write events in one piece, because every program on the way pays for each piece.
 
     Where they are `named`, each has its `type` as the name of the event, as Anthropic's Messages and OpenAI's Responses do.
     """

@@ -92,7 +92,7 @@ class _Reader:
 
 
 async def read(http: Request, make: Callable[[bytes], Made]) -> Made:
-    """Read a request's body and make something of it; of a large one in a thread, so that the streams of others go on."""
+    """Read a request's body and make something of it; of a large one in a thread, so that the streams of others continue."""
     raw = await http.body()
     return await asyncio.to_thread(make, raw) if len(raw) > LARGE else make(raw)
 
@@ -159,7 +159,7 @@ def _first(error: ValidationError) -> Iterator[Mapping[str, Any]]:
 
 
 def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
-    """Return where an error lies, OpenAI's code for it, and what is wrong."""
+    """Return where an error is, OpenAI's code for it, and what is wrong."""
     kind, context = found["type"], found.get("ctx", {})
     if "field" in context:  # by a FieldRule
         path = _field(found["loc"], body, missing=False)
@@ -178,7 +178,7 @@ def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
 
 
 def _field(location: Path, body: Any, missing: bool) -> Path:
-    """Return where an error lies in the body; pydantic's own names for the branches of a union are left out."""
+    """Return where an error is in the body; pydantic's own names for the branches of a union are left out."""
     path: list[str | int] = []
     for i, part in enumerate(location):
         try:

@@ -25,7 +25,7 @@ class HostUse:
     `prefill_tps` and `decode_tps` are tok/s over the last seconds, of all requests together. Of the KV cache's `n_kv_cells` cells,
     each of one token, some text holds `n_kv_cells_used`. Of the `n_prompt_tokens` of requests that ended, `n_prompt_tokens_cached` were found in the KV cache.
     `memory` is the plan's bytes on each device ("host", "CUDA0"): weights, KV cache and compute buffers. `step_seconds` is how long the
-    engine's present step has taken, 0 while it has nothing to do.
+    engine's current step has taken, 0 while it has nothing to do.
     """
 
     prefill_tps: float | None = None

@@ -47,7 +47,7 @@ class HostRecord(NamedTuple):
         return runs(self.pid, self.born)
 
     def write(self) -> None:
-        """Leave the note; without room for it a host does its work all the same."""
+        """Write the note; where it cannot be written, the host works without it."""
         write_note(self.file, self._asdict())
 
     def remove(self) -> None:
@@ -89,7 +89,7 @@ def listener_pid(connection: socket.socket) -> int:
 
 
 def end(pid: int, born_at: str, seconds: float, kill_after: float) -> bool:
-    """Ask a process to end, also one that is stopped; after `kill_after` seconds kill it. Tell whether it is gone after `seconds` more."""
+    """Ask a process to end, also one that is stopped; after `kill_after` seconds kill it. Return whether it is gone after `seconds` more."""
 
     def gone() -> bool:
         return born(pid) != born_at

@@ -21,7 +21,7 @@ TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
 APPLY_TEMPLATE = "/apply-template"
 
-ATTACH = "/mixcli/attach"  # SSE: the host's state until the guest leaves; the model stays loaded meanwhile
+ATTACH = "/mixcli/attach"  # SSE: the host's state until the client leaves; the model stays loaded meanwhile
 EXPERTS = "/mixcli/experts"  # how a conversation's last answer was routed over the experts
 
 LOADING, READY, FAILED = "loading", "ready", "failed"

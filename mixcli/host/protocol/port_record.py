@@ -33,7 +33,7 @@ class PortRecord(NamedTuple):
         return folder / f"{self.pid}-{self.port}{SUFFIX}"
 
     def write(self, folder: Path) -> None:
-        """Leave the record; without room for it the port works all the same."""
+        """Write the record; where it cannot be written, the port works without it."""
         write_note(self.file(folder), self._asdict())
 
     def remove(self, folder: Path) -> None:

@@ -57,7 +57,7 @@ class Sensitivity:
         self._router = weights
 
     def after_attention(self, layer: int, squares: Floats) -> None:
-        """Take the squares of the stream of each token behind attention."""
+        """Take the squares of the stream of each token after attention."""
         self._add(
             f"blk.{layer}.attn_output.weight",
             np.array([[(1 / squares).sum(dtype=np.float64)]]),
@@ -65,7 +65,7 @@ class Sensitivity:
         )
 
     def after_layer(self, squares: Floats) -> None:
-        """Take the squares of the stream behind the layer, and add up what its products cost."""
+        """Take the squares of the stream after the layer, and add up what its products cost."""
         for name, product in self._products.items():
             match = _FEED_FORWARD.fullmatch(name)
             assert match

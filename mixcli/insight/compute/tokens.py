@@ -41,7 +41,7 @@ def sections(
 def stream(
     model: Model, pieces: Sequence[TextPiece], note: Callable[[str], None], enough: int | None = None
 ) -> list[int]:
-    """Return the token ids of all pieces, one behind the other; with `enough` no more than so many, and no more is tokenized than that takes."""
+    """Return the token ids of all pieces, one after the other; with `enough` no more than so many, and no more is tokenized than that takes."""
     return [token for ids in _encoded(model, pieces, note, enough) for token in ids][:enough]
 
 
@@ -64,7 +64,7 @@ def _tokens(model: Model, chat_format: ChatFormat, piece: TextPiece, enough: int
 
 
 def beginning(tokenizer: ContentTokenizer, text: str, enough: int | None) -> list[int]:
-    """Return the token ids of a text, the first `enough` of a longer one; None for all. What is behind them is not tokenized."""
+    """Return the token ids of a text, the first `enough` of a longer one; None for all. What is after them is not tokenized."""
     if enough is None:
         return tokenizer.encode(text)
     n = (enough + MARGIN) * CHARACTERS
