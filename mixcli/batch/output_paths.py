@@ -8,7 +8,7 @@ from mixcli.errors import UsageError
 from quantize.output_target import is_stream, output_target, refuse_foreign
 
 STDOUT = "results go to stdout without -o; remove -o or pass a file"
-# how a line of results begins, and what it has in it: JobResult lines, and those of OpenAI's batches
+# how a line of results begins, and what it has in it: lines of a BatchJob, and those of OpenAI's batches
 _RESULT = re.compile(rb'\{"id": .*?"(?:result|error|response)": ', re.DOTALL)
 _REVIEWED = re.compile(rb'\{"id": .*?, "doubt": [0-9.e-]+, "abstained": ', re.DOTALL)
 

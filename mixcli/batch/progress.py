@@ -19,7 +19,7 @@ class BatchProgress:
         self.tally = Tally()
 
     def look(self, _done: BatchResult, tally: Tally, n_read: int) -> None:
-        """Take note of one more record; `n_read` bytes of the input were read by then."""
+        """Count one more record; `n_read` bytes of the input were read by then."""
         now = time.monotonic()
         self.tally = tally
         if now - self._shown >= EVERY:

@@ -1,6 +1,6 @@
 """The table of options that cannot be combined, checked for every command before anything is loaded.
 
-A command is an instance of `Command`. Only what stands on the command line counts, not defaults or environment variables. An option that
+A command is an instance of `CheckedCommand`. Only what stands on the command line counts, not defaults or environment variables. An option that
 takes one value is refused when it is given twice. What depends on a file or a model (a variable that a template does not have) is checked
 where that is read.
 """
@@ -160,7 +160,7 @@ class CheckedCommand(click.Command):
 
 
 class Group(click.Group):
-    """A group whose commands are `Command`s."""
+    """A group whose commands are `CheckedCommand`s."""
 
     command_class = CheckedCommand
 

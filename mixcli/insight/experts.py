@@ -1,4 +1,4 @@
-"""See which experts of a mixture a text is given to."""
+"""Observe which experts of a mixture a text activates."""
 
 from dataclasses import dataclass
 

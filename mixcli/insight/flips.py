@@ -1,4 +1,4 @@
-"""Compare the answers of quants of one model to a person's own records: how many differ from the largest file's."""
+"""Compare the answers of quants of one model to the user's records: how many differ from the largest file's."""
 
 import hashlib
 import json

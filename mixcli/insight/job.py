@@ -25,7 +25,7 @@ from profiles.placement import Placement
 from profiles.request import PlanRequest
 
 SILENCE = (
-    3600.0  # seconds in which a child must tell something: some chunks, on a slow machine from a slow disk
+    3600.0  # seconds in which a child must report something: some chunks, on a slow machine from a slow disk
 )
 N_UBATCH = 512  # on a CPU, as in llama.cpp's programs: sums depend on it in their last digits; GPUs that stream experts want more
 ERRORS: dict[int, type[MixcliError]] = {

@@ -1,4 +1,4 @@
-"""What the child process is asked to compute, and the lines of JSON by which it tells how far it is and what it found."""
+"""What the child process is asked to compute, and the lines of JSON that report its progress and result."""
 
 import json
 import os

@@ -44,7 +44,7 @@ def plan_each(
 ) -> tuple[dict[str, LoadPlan], dict[str, MixcliError]]:
     """Plan each model as if only the `kept` ones were there besides; return the plans, and why others cannot be loaded, by label.
 
-    The kept ones come first, the smallest of them with the whole machine, as a large one takes all that a card has left.
+    The kept ones come first, the smallest of them with the whole machine, as a large one takes all that a GPU has left.
     """
     plans: dict[str, LoadPlan] = {}
     refused: dict[str, MixcliError] = {}

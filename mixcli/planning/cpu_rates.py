@@ -59,7 +59,7 @@ def known_rates() -> HostRates:
 def host_rates(types: Collection[str], report: Report | None = None, *, again: bool = False) -> HostRates:
     """Return the rates of all that is known, after measuring those of `types` that never were: two or three seconds each.
 
-    `report` hears a sentence before that, and one when it fails. With `again` types are measured once more that failed, or beside other
+    `report` gets a sentence before that, and one when it fails. With `again` types are measured once more that failed, or beside other
     programs.
     """
     say = report or (lambda _: None)

@@ -17,7 +17,9 @@ from profiles.machine import Machine
 from profiles.shape import ModelShape
 from profiles.speed import estimate
 
-MIN_GAIN = 1.1  # of the decode rate; less may as well be a loss, as guesses are right more or less often from text to text
+MIN_GAIN = (
+    1.1  # of the decode rate; a smaller gain may be a loss, because the acceptance differs from text to text
+)
 
 
 def with_draft(

@@ -153,7 +153,7 @@ def _note_nearest(name: str) -> None:
 
 
 def detected_profile() -> str:
-    """Measure this machine and give it as the text of a profile."""
+    """Measure this machine and return it as the text of a profile."""
     from mixcli.planning.cpu_rates import COMMON, SWITCH, host_rates, is_off
     from mixcli.system.hardware import measured_bandwidth, this_machine
     from profiles.rates import write_rates

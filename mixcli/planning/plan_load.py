@@ -32,8 +32,7 @@ def plan_load(
 ) -> LoadPlan:
     """Check the file before it is loaded, and plan it for its machine; its `reasons` are for the caller to print.
 
-    `limits` are the bytes by device ("host", "CUDA0") that it may take at most, where other models have their part of what is free; a worker of
-    which they have all is not asked.
+    `limits` are the bytes by device ("host", "CUDA0") that it may take at most, where other models have their part of what is free; a worker that they use entirely is not contacted.
     """
     if limits is not None:
         load_options = without_held(load_options, limits)

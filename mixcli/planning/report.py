@@ -67,7 +67,7 @@ class Subject:
 
 
 def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
-    """Find the model that is meant: one of this machine, a .gguf file, org/repo of the Hub, or a known name; without a type one is chosen."""
+    """Find the named model: one of this machine, a .gguf file, org/repo of the Hub, or a known name; without a type one is chosen."""
     name, _, named_type = (model or "").partition(":")
     facts = known_models().get(name)
     is_open = facts and target.is_asked  # another type than that which is here may suit
@@ -209,7 +209,7 @@ def flags(placement: Placement) -> str:
 
 
 def network_lines(estimate: Estimate) -> Iterator[str]:
-    """Yield what the network's part of the time is, and the way to each worker's device; nothing without workers."""
+    """Yield the network's share of the time, and the path to each worker's device; nothing without workers."""
     share = estimate.network
     if share is None:
         return
@@ -276,7 +276,7 @@ def _neighbors(subject: Subject, machine: Machine, request: PlanRequest) -> tupl
     shapes = known or shapes_of_types(subject.shape, dict.fromkeys(USUAL))
     room = machine.bytes_free if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
 
-    embedding = max((shape.bytes_embedding for shape in shapes.values()), default=0)  # it never lies there
+    embedding = max((shape.bytes_embedding for shape in shapes.values()), default=0)  # it is never there
 
     def row(name: str) -> Row:
         if name not in planned:

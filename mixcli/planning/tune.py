@@ -144,7 +144,7 @@ def sweep(
 
 
 def measure(subject: Subject, machine: Machine, what: str, placement: Placement) -> Measurement:
-    """Measure one placement in a process of its own; the machine's workers lend their memory."""
+    """Measure one placement in a process of its own; with the machine's workers."""
     prompt = min(PROMPT, placement.n_ctx // 2)
     answer = measured(subject, replace(placement, workers=machine.workers), {}, prompt=prompt, tokens=TOKENS)
     return Measurement(what, placement, answer.prefill, answer.decode)

@@ -35,7 +35,7 @@ class TuningRow:
 def remember(
     path: Path, machine: Machine, request: PlanRequest, placement: Placement, rows: Sequence[TuningRow]
 ) -> None:
-    """Keep a placement and the measurements that speak for it."""
+    """Save a placement and the measurements behind it."""
     found = {"placement": placement.to_json(), "rows": [asdict(row) for row in rows]}
     key = _key(path, machine, request)
     json_cache.update("tuned", lambda known: known.update({key: found}))

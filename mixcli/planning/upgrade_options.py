@@ -63,7 +63,7 @@ class Upgrade:
 
     @property
     def worker(self) -> str | None:
-        """Return HOST:PORT of a worker that is to be asked; None where there is none, or only a supposed one."""
+        """Return HOST:PORT of a worker that is to be asked; None where there is none, or only a hypothetical one."""
         value = self.parts.get("worker", "")
         return worker_address(value) if value and "@" not in value else None
 

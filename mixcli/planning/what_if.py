@@ -1,4 +1,4 @@
-"""Compare a plan with those of other hardware (--if): what each brings, and where it gains nothing and why."""
+"""Compare a plan with those of other hardware (--if): what each gains, or why it gains nothing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

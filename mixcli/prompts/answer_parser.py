@@ -107,7 +107,7 @@ class AnswerParser:
         return [*marks, opened] if opened and not self._wrote else marks
 
     def _read(self) -> Iterator[Segment]:
-        """Let the states read what is there until none of them takes any more."""
+        """Run the states until none of them takes any more text."""
         before: tuple[object, str] | None = None
         while before != (self._state, self._rest):
             before = self._state, self._rest
@@ -121,7 +121,7 @@ class AnswerParser:
         elif self._state == self._content:
             kind = "content"
             text = text if text.strip(_WHITE) or (self._wrote and not self._n_calls) else ""
-        elif self._state == self._object:  # what is there is no call
+        elif self._state == self._object:  # the text is not a call
             kind = "content"
             text = text if text.strip(f"{_WHITE},]") else ""
         else:
@@ -220,7 +220,7 @@ class AnswerParser:
         self._rest = ""
 
     def _behind(self) -> Iterator[Segment]:
-        """Behind the arguments: an id, and the end of the object."""
+        """After the arguments: read an id, and the end of the object."""
         at = self._rest.find("}")
         self._rest = self._rest[at + 1 :] if at >= 0 else ""
         if at >= 0:
@@ -228,7 +228,7 @@ class AnswerParser:
         yield from ()
 
     def _channel(self) -> Iterator[Segment]:
-        """Between messages: who writes, and the name of the channel."""
+        """Read, between messages, who writes and the name of the channel."""
         return self._called_name()
 
     def _called_name(self) -> Iterator[Segment]:

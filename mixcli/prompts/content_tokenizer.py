@@ -7,7 +7,7 @@ llama.cpp is asked not to look for special tokens, but three ways to one stay op
 - a GGUF may declare chat markers such as <|im_start|> USER_DEFINED, which are matched in any text;
 - BPE vocabularies that skip merges for whole words can hit a control token that way.
 
-Ordinary text takes the fast way through llama.cpp, the others are only entered where a reserved text really occurs. Tekken has a
+Ordinary text takes the fast path through llama.cpp; the others are only taken where a reserved text occurs. Tekken has a
 tokenizer of its own (tekken.py). The time is linear in the length of any text: long ones are cut where that changes no token.
 """
 
@@ -18,7 +18,7 @@ from functools import cached_property
 from mixcli.llama.model import Vocab
 from mixcli.prompts.sentencepiece_bpe import CHUNK, REFERENCES, SentencePieces
 
-# How chat markers look in the vocabularies of the wild; a template's own markers are passed in by name.
+# How chat markers look in published vocabularies; a template's own markers are passed in by name.
 _MARKER = re.compile(r"<\|.+\|>|\[/?[A-Z_]+\]|</?s>|<(start|end)_of_\w+>", re.DOTALL)
 # Where any BPE pattern cuts: before a single blank between two words
 _BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)")

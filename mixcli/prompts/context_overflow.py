@@ -55,7 +55,7 @@ def fitted(
         limit = min(room, len(prompt) - _in_steps(len(prompt) - room, n_ctx))
         first = _first(lambda at: len(encode(kept(at))) <= limit, first, last)
         prompt = encode(kept(first))
-    if len(prompt) > room and len(prompt) >= n_ctx:  # below that a short answer is better than none
+    if len(prompt) > room and len(prompt) >= n_ctx:  # below that, a short answer is better than no answer
         raise ContextOverflow(len(prompt), n_ctx)
     return prompt, len(messages) - len(kept(first))
 

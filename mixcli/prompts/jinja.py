@@ -1,7 +1,6 @@
 """Jinja chat templates of models without a built-in format, rendered in a limited child process.
 
-A template comes with a downloaded file and is a program. It runs in jinja2's immutable sandbox, and that in a process of its own
-(render.py) with little memory and little time: a loop, a bomb or a way out of the sandbox costs that process only.
+A template comes with a downloaded file and is a program. It runs in jinja2's immutable sandbox, and that in a process of its own (jinja_worker.py) with little memory and little time: a loop, a bomb or a way out of the sandbox costs that process only.
 
 What people write never becomes a control token, and still the text is the one that the template gives for it (as transformers
 renders it). Each conversation is rendered as it is, and with placeholders for the contents. Where both agree, the contents are put in

@@ -16,10 +16,8 @@ from mixcli.prompts.template_variables import TemplateVariables
 CPU_LIMIT = (
     5  # seconds of processor time for one request, whole ones; a sane template takes some milliseconds
 )
-TIME_LIMIT = (
-    30.0  # seconds by the clock: where that passes first, the machine is to blame and not the template
-)
-_KEPT = ("LANG", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # no token of a person's
+TIME_LIMIT = 30.0  # seconds by the clock: where that passes first, the machine is overloaded, and the template is not at fault
+_KEPT = ("LANG", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # no token of the user
 ADVICE = "it is the key tokenizer.chat_template of the GGUF file; use another file of this model"
 
 

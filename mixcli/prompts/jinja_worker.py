@@ -1,8 +1,7 @@
 """The child process of jinja.py: render a Jinja chat template, one JSON line in, one out.
 
 Run as a script and isolated, so it imports nothing of mixcli. The environment is the one that transformers gives to chat templates
-(transformers/utils/chat_template_utils.py). Limits that the operating system keeps: memory, file size, no new processes' core dumps.
-Also of processor time: a machine that is
+(transformers/utils/chat_template_utils.py). The operating system limits memory, file size, and core dumps. It limits processor time too: a machine that is
 overloaded, or a process that was stopped, is not the template's fault. The limit by the clock is the parent's.
 """
 

@@ -67,7 +67,7 @@ class Message:
 
     @property
     def n_characters(self) -> int:
-        """Return the length of all that people wrote in it."""
+        """Return the length of all text in it that comes from the client."""
         n = len(self.content) + len(self.reasoning) + len(self.call_id) + len(self.name)
         return n + sum(len(one.id) + len(one.name) + len(one.arguments) for one in self.calls)
 
@@ -111,7 +111,7 @@ class PromptOptions:
 
     @property
     def n_characters(self) -> int:
-        """Return the length of all that people wrote in it."""
+        """Return the length of all text in it that comes from the client."""
         return sum(len(one.description) + len(one.parameters) for one in self.tools)
 
 

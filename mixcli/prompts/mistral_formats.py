@@ -15,7 +15,7 @@ DefaultSystem = Callable[[], Sequence[Part]]  # a system message as of now: some
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 VERSIONS = (15, 13, 11, 7, 3, 2)
 WITH_SYSTEM = 7  # the first version in which system messages stand between tokens of their own
-EFFORTS = ("none", "high")  # of version 15; the first is meant where a request has none
+EFFORTS = ("none", "high")  # of version 15; the first is the default
 
 # A version -> the control tokens that it cannot do without
 NEEDED = {

@@ -1,7 +1,7 @@
 """Mistral's tekken tokenizer, run by tiktoken as in mistral_common.
 
 llama.cpp has tekken too, but its copy of the pattern lost \\p{M}, so that Hindi, Thai, Tamil and Vietnamese fall into more tokens than
-the model was trained on; and it runs the pattern by std::regex, which overflows the stack on a long word and takes the process along.
+the model was trained on; and it runs the pattern by std::regex, which overflows the stack on a long word and so ends the process.
 """
 
 import re

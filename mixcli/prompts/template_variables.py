@@ -34,7 +34,7 @@ class TemplateVariables(dict[str, Any]):
 
 
 def texts_of(messages: Sequence[Message], options: PromptOptions) -> list[str]:
-    """Return all that people wrote: the contents of the messages, then calls, reasoning and definitions of tools."""
+    """Return all text that comes from the client: the contents of the messages, then calls, reasoning and definitions of tools."""
     others: list[str] = []
 
     def note(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Bring models in: from the Hub, from a checkpoint folder, from a package."""
+"""Get models: from the Hub, from a checkpoint folder, from a package."""

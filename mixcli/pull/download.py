@@ -62,7 +62,7 @@ def fetch(
 ) -> Path:
     """Download a file into the Hub's cache, resuming an earlier try, and return its path in the snapshot.
 
-    `head` is the beginning of the file where that was fetched before. `stop` ends it with Stopped.
+    `head` is the beginning of the file where that was fetched before. `stop` ends it with Cancelled.
     When another process fetches the same file, its progress is reported until it is done, has died, or was waited for long enough
     (MixcliError). Raises IntegrityError for wrong
     bytes (after one more try), NotReachable in words, OSError of the disk.

@@ -1,6 +1,6 @@
 """A repository of the Hugging Face Hub: its files, and their bytes from any offset.
 
-huggingface_hub asks, logs in and names the errors. What comes back is the input of unknown hands: names, commits and etags are checked
+huggingface_hub asks, logs in and names the errors. Responses are untrusted input: names, commits and etags are checked
 before anything is done with them, and a token goes to the Hub's own origin only, whatever a redirect or a listing says.
 """
 
@@ -145,7 +145,7 @@ def _file(sibling: Any, repo: str) -> RemoteFile:
 
 
 def _said(value: object) -> str:
-    """Return what a server said, as a message shows it."""
+    """Return a value from a server, as a message shows it."""
     return "nothing" if value is None else ascii(value)[:80]
 
 
@@ -154,7 +154,7 @@ def _link(value: object) -> str | None:
 
 
 def locate(repo: RemoteRepo, file: RemoteFile) -> str:
-    """Ask where a file's bytes are; gives an address, often a signed one of another host that works for some minutes.
+    """Ask where a file's bytes are; return an address, often a signed one of another host that works for some minutes.
 
     Raises IntegrityError when the file is no longer the listed one, else whatever huggingface_hub raises.
     """

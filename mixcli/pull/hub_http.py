@@ -1,6 +1,6 @@
 """The HTTP client of all requests to the Hub: timeouts, size limits and proxies.
 
-A server is input. Every read has a time limit of its own, and a server that drips is as good as silent: over some of these limits it must
+A server is input. Every read has a time limit of its own, and a server that sends too slowly counts as silent: over some of these limits it must
 send at least MIN_RATE. What is not a download is at most MAX_ANSWER. Redirects are followed here, to http and https only.
 """
 
@@ -26,7 +26,7 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"
 
 
 class Untrusted(httpx2.RequestError):
-    """An answer that no Hub gives; another try brings the same. The text says what it does: "sends ..."."""
+    """A response that no Hub sends; a retry would get the same. The text says what it does: "sends ..."."""
 
 
 class Mismatch(httpx2.RemoteProtocolError):

@@ -48,7 +48,7 @@ class Made:
 
 
 def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan | PullJob:
-    """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
+    """Make at once what can be made on this machine, or return the plan of what must come from the Hub; nothing large is fetched yet.
 
     The summary alone comes back for a dry run of what would be made here.
 

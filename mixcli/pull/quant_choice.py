@@ -16,7 +16,7 @@ from profiles.shape import ModelShape, model_shape
 from quantize.errors import QuantizeError
 from quantize.source import ModelSource
 
-# What `mixcli pull` brings when nothing is named: the first that fits
+# What `mixcli pull` downloads when nothing is named: the first that fits
 FAVORITES = ("mixtral", "mistral", "demo")
 
 

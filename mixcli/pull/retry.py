@@ -1,4 +1,4 @@
-"""When a pull tries again: after which failures, with growing pauses, and up to which end."""
+"""When a pull retries: after which failures, with growing pauses, and for how long."""
 
 import math
 import os
@@ -27,7 +27,7 @@ class Cancelled(Exception):
 class RetryPolicy:
     """Counts the time since there was progress; `failed` waits for the next try, or raises the error in words.
 
-    `stop` ends a wait with Stopped; `first` says that nothing has been heard of the place before.
+    `stop` ends a wait with Cancelled; `first` says that nothing was received from the place before.
     """
 
     def __init__(self, place: Place, stop: threading.Event | None = None, *, first: bool = False) -> None:
@@ -42,7 +42,7 @@ class RetryPolicy:
         self._received = self._mismatches = 0
 
     def received(self, n_bytes: int) -> None:
-        """Record how many bytes came: patience is whole again when that is progress, not a drip, since it last was."""
+        """Record how many bytes came: the time limit starts again when that is fast enough to count as progress."""
         self._received += n_bytes
         if self._received > MIN_RATE * (time.monotonic() - self._since):
             self._renew()

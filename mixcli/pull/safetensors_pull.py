@@ -137,7 +137,7 @@ class StreamJob:
         )
 
     def supply(self, work: Path, report: Report) -> Supply:
-        """Return what brings the shards to one pass over the weights and lets them go; `work` is the folder of the result."""
+        """Return what downloads the shards for one pass over the weights and deletes them; `work` is the folder of the result."""
         return _Shards(self, work / FETCHED, report).supply
 
     def carry_out(self, report: Report) -> StoredModel:
@@ -170,7 +170,7 @@ class _Shards:
         self._stop = threading.Event()
 
     def supply(self, needed: Sequence[Path]) -> Iterator[Path]:
-        """Yield each shard when it is there; when the next is asked for, the one before is let go."""
+        """Yield each shard when it is there; when the next is asked for, the one before is deleted."""
         arriving = [self._job.repo.by_name[path.name] for path in needed]
         try:
             fetching = self._start(arriving[0]) if arriving else None
@@ -201,7 +201,7 @@ class _Shards:
             self._cache.forget(self._snapshot / name, self._job.repo.by_name[name].etag)
 
     def _fetched(self) -> list[str]:
-        """Return the names of the shards that this job brought, in this run or an earlier one; others belong to another program."""
+        """Return the names of the shards that this job downloaded, in this run or an earlier one; others belong to another program."""
         lines = self._record.read_text("utf-8").splitlines() if self._record.exists() else []
         return [name for name in lines if name in self._job.repo.by_name]
 

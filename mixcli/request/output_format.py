@@ -64,7 +64,7 @@ class OutputFormat(NamedTuple):
         label_probs: Mapping[str, float],
         field_probs: "Mapping[str, Probability]" = NONE,
     ) -> dict[str, object]:
-        """Return the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
+        """Return the result fields of an answer; MixcliError where it does not have the form, as from a server that does not support it."""
         if self.labels:
             return self._label(text.strip(), label_probs)
         if self.schema:
@@ -87,7 +87,7 @@ class OutputFormat(NamedTuple):
         return self.decided({**read, "label_probs": dict(probs)} if probs else read)
 
     def decided(self, read: Mapping[str, object]) -> dict[str, object]:
-        """Return a result with --abstain applied as it is now: one that was kept may come from another threshold.
+        """Return a result with --abstain applied as it is now: a result from the journal may come from another threshold.
 
         A label below it is null; so are fields below theirs, whose names are `abstained`.
         """

@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def persona(name: str) -> Persona:
-    """Read a persona; UsageError says what is wrong with it, or which there are."""
+    """Read a persona; UsageError with what is wrong, or with the names of all."""
     for suffix, read in READERS.items():
         path = folder() / f"{name}{suffix}"
         if path.is_file() and path.parent == folder():

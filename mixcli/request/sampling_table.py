@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_TOKENS = (1 << 31) - 1  # what programs send that want no limit
+MAX_TOKENS = (1 << 31) - 1  # what programs send for no limit
 MAX_STOPS, MAX_STOP_LENGTH, MAX_BREAKER_LENGTH = 16, 1000, 40  # texts, characters of each
 MAX_SHOWN = 40  # digits of a number that are repeated in a message
 
@@ -19,7 +19,7 @@ API_TEMPERATURE, CHAT_TEMPERATURE, SCRIPT_TEMPERATURE = 0.8, 0.7, 0.0
 class Range(NamedTuple):
     """The values of one parameter: `least` (itself excluded where it is `above`) to `greatest`; `whole` numbers only, or any.
 
-    `words` are for a range that reads badly. `help` is that of the command line and of `/set`; a parameter without it is one of the API only.
+    `words` describe a range that is clumsy as two numbers. `help` is that of the command line and of `/set`; a parameter without it is one of the API only.
     """
 
     least: float

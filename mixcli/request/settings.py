@@ -104,7 +104,7 @@ class ChatSettings:
         return dict(self.values)
 
     def body(self, *, with_defaults: bool = True) -> dict[str, Value]:
-        """Return the fields of a chat completion request; another server than a host of ours has its own defaults."""
+        """Return the fields of a chat completion request; a server other than a host has its own defaults."""
         get = self.get if with_defaults else self.values.get
         return {
             setting.wire: value

@@ -63,7 +63,7 @@ def schema_of(text: str) -> Schema:
     """Return the JSON schema that `text` means, short or whole. Raises UsageError, which says where it cannot be read."""
     if text.lstrip().startswith("{"):
         return _whole(text)
-    if _LITERAL.fullmatch(text.strip()):  # what jq prints for a schema that is not there
+    if _LITERAL.fullmatch(text.strip()):  # what jq prints for a missing schema
         raise UsageError(
             f"the schema is {text.strip()}, which describes no value; write fields such as 'name, age int', or a JSON schema with a type or properties"
         )

@@ -24,17 +24,14 @@ SHOWN = 20  # names that an error lists
 
 
 class Template(NamedTuple):
-    """A text cut at its places: `texts` has one more than `names`, and they take turns.
-
-    What is put in is data: it is not looked at for places again.
-    """
+    """A text cut at its placeholders: `texts` has one more than `names`, and they alternate. What is filled in is data: it is not searched for placeholders."""
 
     texts: tuple[str, ...]
     names: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Template":
-        """Read a template; UsageError where a place has no name that can be meant."""
+        """Read a template; UsageError where a placeholder has no valid name."""
         pieces = re.split(_PLACE, text)
         if torn := next((found for piece in pieces[::2] if (found := re.search(_TORN, piece))), None):
             raise UsageError(f"{torn[0].strip()} is never closed; write placeholders as {{{{ text }}}}")

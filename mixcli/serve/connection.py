@@ -46,7 +46,7 @@ class GateConnection(connection.PatientConnection):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's name
-        """Answer what is not HTTP; behind the beginning of an answer there is nothing to say."""
+        """Answer what is not HTTP; after the beginning of an answer no error can be sent."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return

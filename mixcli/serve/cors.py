@@ -1,4 +1,4 @@
-"""Which web pages may use the server, and the headers that tell their browsers so (CORS)."""
+"""Which web pages may use the server, and the CORS headers for their browsers."""
 
 import re
 from collections.abc import Sequence

@@ -46,9 +46,9 @@ def fits(needs: Ledger, left: Ledger) -> bool:
 
 
 def to_unload(needs: Ledger, limits: Ledger, residents: Sequence[Resident]) -> tuple[Resident, ...] | None:
-    """Return the residents that go for a model with these needs, none where it fits beside all; None where it does not fit even then.
+    """Return the residents to unload for a model with these needs, none where it fits beside all; None where it does not fit even then.
 
-    Idle ones go before busy ones, among them those that were used longest ago; none goes that need not.
+    Idle ones go before busy ones, among them those that were used longest ago; none is unloaded needlessly.
     """
     going: list[Resident] = []
     may_go = sorted(

@@ -126,7 +126,7 @@ class Gate:
         return self._foreign(headers)
 
     def _foreign(self, headers: Headers) -> Refusal | None:
-        """Return the refusal of what a web page may have sent; a key tells better."""
+        """Return the refusal of what a web page may have sent; with a key this is not needed."""
         if self.keys is not None:
             return None
         host = only(headers, b"host")

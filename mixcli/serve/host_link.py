@@ -1,6 +1,6 @@
 """HTTP/1.1 from the port to a host over its unix socket, in the event loop: one connection for each request.
 
-It does what a host needs and no more. A general client took 2 ms of a processor for a request and most of the cost of a token, beside a model that wants all cores.
+It does what a host needs and no more. A general-purpose client takes 2 ms of processor time for each request and most of the cost of each token, beside a model that needs all cores.
 """
 
 import asyncio

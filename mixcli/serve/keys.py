@@ -18,7 +18,7 @@ _Stamp = tuple[int, int, int, int]  # device, inode, size and time of change of 
 
 
 class KeyRing:
-    """The keys that are valid now. A key is compared by its hash, with all of them, so the time tells nothing about any.
+    """The keys that are valid now. A key is compared by its hash, with all of them, so the time reveals nothing about any.
 
     A file that is changed is read again at the next request. Where it cannot be used, the keys that it had stay, and `warn` gets the reason,
     once for each change.

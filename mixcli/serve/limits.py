@@ -1,4 +1,4 @@
-"""What one client, and all together, may hold of the server at a time."""
+"""What one client, and all clients together, may use of the server at a time."""
 
 import contextlib
 from collections import Counter
@@ -53,7 +53,7 @@ class Held:
     n_bytes: int = 0
 
     def add(self, n_bytes: int) -> Refusal | None:
-        """Count some bytes more; return the refusal where all requests together hold too many."""
+        """Count more bytes; return the refusal where all requests together hold too many."""
         self.n_bytes += n_bytes
         self.limits.n_held += n_bytes
         if self.limits.n_held <= self.limits.max_held:
@@ -65,6 +65,6 @@ class Held:
         )
 
     def release(self) -> None:
-        """Count them no longer."""
+        """Subtract them."""
         self.limits.n_held -= self.n_bytes
         self.n_bytes = 0

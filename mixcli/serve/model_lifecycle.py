@@ -19,8 +19,8 @@ from mixcli.serve.model_state import Failure, Slot, State
 from mixcli.serve.refusal import Refusal, unavailable
 from mixcli.serve.upstream import RETRY_PAUSE
 
-CARD_TIMEOUT = 60.0  # seconds for a model that was just loaded to tell what it can do
-LENT_PAUSE = 1.0  # seconds until it is looked again whether other programs use a model
+CARD_TIMEOUT = 60.0  # seconds for a model that was just loaded to report its features
+LENT_PAUSE = 1.0  # seconds between two checks whether other programs use a model
 
 
 class ModelLifecycle:
@@ -65,7 +65,7 @@ class ModelLifecycle:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End the work; hosts that run are the loader's to end."""
+        """End the work; the loader ends the hosts that run."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -100,7 +100,7 @@ class ModelLifecycle:
         self.wake()
 
     def fail(self, slot: Slot, error: Exception) -> None:
-        """Take note that a model cannot be loaded now, and tell those who wait for it."""
+        """Record that a model cannot be loaded now, and refuse the requests that wait for it."""
         reason = str(error) or type(error).__name__
         slot.counts["failures"] += 1
         slot.failure = Failure(reason, time.monotonic() + RETRY_PAUSE, error)
@@ -157,6 +157,6 @@ def refusal_of(slot: Slot, reason: str, seconds: float) -> Refusal:
 
 
 async def _card(client: HostLink) -> dict[str, object]:
-    """Return what the host of a model says of it in /v1/models."""
+    """Return the card that the host of a model has in /v1/models."""
     found = object_of(json.loads(await client.get(MODELS, CARD_TIMEOUT))).get("data")
     return dict(object_of(found[0])) if isinstance(found, list) and found else {}

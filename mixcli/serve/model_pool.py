@@ -1,4 +1,4 @@
-"""Several models in limited memory, lent to requests: each is loaded when one wants it, and others are unloaded for it.
+"""Several models in limited memory, assigned to requests: each is loaded when one wants it, and others are unloaded for it.
 
 Loads are decided one at a time, in the order in which they were first wanted. Where a load needs the place of a model that answers, it
 waits for these answers; requests that come later for that model wait behind the load, so two models that do not fit together take turns:
@@ -26,7 +26,7 @@ Tell = Callable[[str], Awaitable[None]]
 
 
 class ModelPool:
-    """Lends the models of a port to requests."""
+    """Assigns the models of a port to requests."""
 
     def __init__(self, lifecycle: ModelLifecycle) -> None:
         self._lifecycle, self._slots = lifecycle, lifecycle.slots
@@ -53,7 +53,7 @@ class ModelPool:
             self._lifecycle.wake()
 
     async def lost(self, label: str, client: HostLink) -> None:
-        """Take note that a host did not take a request; where its process has ended, the next request loads its model again."""
+        """Record that a host did not take a request; where its process has ended, the next request loads its model again."""
         slot, loader = self._slots[label], self._lifecycle.loader
         host = slot.host if slot.client is client else None
         if host is None or await in_thread(lambda: loader.answers(host)):
@@ -89,7 +89,7 @@ class ModelPool:
         except BaseException:
             future = waiter.future
             if future.done() and not future.cancelled() and future.exception() is None:
-                slot.n_running -= 1  # it was lent in the moment in which its client left
+                slot.n_running -= 1  # it was assigned at the moment when its client left
             raise
         finally:
             if waiter in slot.waiters:

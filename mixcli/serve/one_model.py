@@ -38,7 +38,7 @@ class OneModel:
         """End; nothing is held beyond the requests."""
 
     def progress(self, share: float) -> None:
-        """Take note of how far the load is, from 0 to 1; called in any thread."""
+        """Record the progress of the load, from 0 to 1; called in any thread."""
         self._upstream.progress = share
 
     def ready(self, host_socket: Path) -> None:

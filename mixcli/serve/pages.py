@@ -1,4 +1,4 @@
-"""What a port with several models tells of them: /v1/models, /health, and its own numbers for /metrics."""
+"""What a port with several models reports: /v1/models, /health, and its own numbers for /metrics."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from mixcli.serve.model_state import Slot, State
 
 Slots = Collection[Slot]
 CREATED = int(time.time())
-OF_A_HOST = ("status", "progress", "notes", "model")  # of its /health: told in another form here
+OF_A_HOST = ("status", "progress", "notes", "model")  # of its /health: in another form here
 
 
 def status_of(slot: Slot) -> Fields:

@@ -1,4 +1,4 @@
-"""Answers that the gate gives itself, in OpenAI's form or Anthropic's."""
+"""Errors that the gate itself answers with, in OpenAI's form or Anthropic's."""
 
 import json
 from collections.abc import Mapping

@@ -15,9 +15,9 @@ LONGEST_STEP = 1800.0  # seconds of one step of the engine: a piece of a prompt 
 
 
 class SignsOfLife:
-    """Detects when the host of the `current` client hangs; one that is gone or loads is another matter.
+    """Detects when the host of the `current` client hangs; one that has ended, or is loading, does not count.
 
-    Seconds are those in which this process looks: one that was stopped itself blames no host.
+    Seconds are those in which this process looks: if this process was stopped itself, no host counts as hanging.
     """
 
     def __init__(self, current: Callable[[], HostLink | None]) -> None:

@@ -1,4 +1,4 @@
-"""The way from the port to the host: wait for its first load, start it again when it has ended."""
+"""The connection from the port to the host: wait for its first load, start it again when it has ended."""
 
 import asyncio
 import time

@@ -36,7 +36,7 @@ def building(
     revision: str | None = None,
     progress: Callable[[Path], tuple[float, float]] | None = None,
 ) -> Iterator[tuple[Path, StoredModel | None]]:
-    """Hold the one right to make `name:TYPE`: gives a work folder, or the model when it is there, of that `revision` if one is named.
+    """Hold the exclusive right to make `name:TYPE`; yield a work folder, or the model where it exists, of that `revision` if one is named.
 
     The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. While
     another process works in it, `progress` of that folder is reported: bytes present and total.

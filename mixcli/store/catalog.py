@@ -12,7 +12,7 @@ from mixcli.system.text import did_you_mean, nearest
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One model of the catalog; `builder` says how it is brought in: "demo" is made here, "hub" comes from the Hub.
+    """One model of the catalog; `builder` is how it is installed: "demo" is made on this machine, "hub" comes from the Hub.
 
     `gguf` and `safetensors` are repositories, empty where there is none. `parameters` and `active` (per token) are in billions,
     `context` in tokens. `types` names what can be made; empty where the repository decides. `images`: the model sees images, of which mixcli

@@ -1,6 +1,6 @@
 """Find models that other programs downloaded: the Hugging Face cache, Ollama, LM Studio; read-only.
 
-What these programs wrote is data of unknown hands: sizes are limited, names are checked, and whatever does not fit is left out.
+What these programs wrote is untrusted input: sizes are limited, names are checked, and whatever does not fit is left out.
 """
 
 import json
@@ -50,7 +50,7 @@ def foreign_models() -> list[ForeignModel]:
             for model in look():
                 found.setdefault(model.label, model)
         except (OSError, RuntimeError):  # RuntimeError: links in a circle
-            continue  # what another program keeps in a folder that cannot be read is its own affair
+            continue  # a folder of another program that cannot be read is skipped
     return list(found.values())
 
 

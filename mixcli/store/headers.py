@@ -40,7 +40,7 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
 
 def file_type_of(header: GgufHeader) -> str:
     """Return the file type that a header names, else the type of most of its bytes; "GGUF" where it has no tensors."""
-    from quantize.recipe import FILE_TYPES  # not on the way of a load
+    from quantize.recipe import FILE_TYPES  # imported late: a load does not need it
 
     stated = header.get("general.file_type")
     if named := next(
@@ -59,7 +59,7 @@ def is_known(header: GgufHeader) -> bool:
 
 
 def dimensions_of(header: GgufHeader, n_vocab: int) -> Dimensions:
-    """Return the dimensions of a header with a vocabulary of that size; IntegrityError for one that lacks what every model says of itself."""
+    """Return the dimensions of a header with a vocabulary of that size; IntegrityError for one that lacks what every model declares."""
     try:
         return read_dimensions(_plain(header), {tensor.name for tensor in header.tensors}, n_vocab)
     except BadModel as error:
@@ -67,7 +67,7 @@ def dimensions_of(header: GgufHeader, n_vocab: int) -> Dimensions:
 
 
 def shape_of(header: GgufHeader) -> ModelShape:
-    """Return the planner's view of a header; IntegrityError for one that lacks what every model says of itself."""
+    """Return the planner's view of a header; IntegrityError for one that lacks what every model declares."""
     try:
         return model_shape(
             _plain(header),
@@ -99,7 +99,7 @@ def template_note(header: GgufHeader, name: str) -> tuple[str, ...]:
 
 
 def prompt_format(header: GgufHeader) -> str:
-    """Return in a word how the model wants to be talked to, by the marks in its chat template."""
+    """Return the name of the prompt format, by the marks in the chat template."""
     template = header.get("tokenizer.chat_template")
     if not isinstance(template, str):
         return "none (text is continued)"

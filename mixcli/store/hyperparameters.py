@@ -39,7 +39,7 @@ LAYER_NODES, LATENT_LAYER_NODES = (
 
 
 class Reader:
-    """Reads hyperparameters; every complaint names the key and its value."""
+    """Reads hyperparameters; every error names the key and its value."""
 
     def __init__(self, header: GgufHeader, name: str) -> None:
         self._header, self._name = header, name
@@ -102,7 +102,7 @@ class Reader:
         return float(value)
 
     def flag(self, key: str) -> bool:
-        """Return a yes or no; no where the key is missing."""
+        """Return a boolean; False where the key is missing."""
         value = self._header.get(self.key(key), False)
         if not isinstance(value, bool):
             raise self.refuse(key, "it must be true or false")

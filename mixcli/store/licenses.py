@@ -1,6 +1,6 @@
 """Explain licenses in one sentence: open weights, other terms, or unknown.
 
-The sentences are a help for reading, not the license: the text itself is what counts.
+The sentences are a summary; only the text of the license counts.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ _SPELLED = {
 
 
 def license_of(name: str | None, link: str | None = None) -> License:
-    """Return what a license means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
+    """Return what a license means; `name` is an SPDX id or what a model card says, `link` is the address of its text."""
     text = (name or "").strip()
     if not text or text.lower() in {"unknown", "none", "n/a"}:
         return License(UNKNOWN, "unknown; read the model card before you use the model")

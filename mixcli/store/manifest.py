@@ -28,8 +28,7 @@ class StoredFile:
 class Manifest:
     """The record of a stored model: its files in the order of their parts, `created` in ISO 8601 (UTC).
 
-    `keeper` says whose the files are: "mixcli" made them, "hub" is the Hugging Face cache, "user" a file that was imported where it
-    lies. `revision` is the commit that they came from.
+    `keeper` says whose the files are: "mixcli" made them, "hub" is the Hugging Face cache, "user" a file that was imported in place. `revision` is the commit that they came from.
     """
 
     name: str
@@ -95,7 +94,7 @@ def read(path: Path) -> Manifest | None:
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    """Return whether every field has its type, and files that mixcli made lie in the model's own folder."""
+    """Return whether every field has its type, and files that mixcli made are in the model's own folder."""
     words = (value for name, value in vars(manifest).items() if name != "files")
     return (
         bool(manifest.files)

@@ -150,7 +150,7 @@ def images_words(images: bool) -> str:
 
 
 def row(model: StoredModel) -> ModelRow:
-    """Return what `mixcli list` shows of a model; a file that cannot be read costs its numbers and nothing else."""
+    """Return what `mixcli list` shows of a model; of a file that cannot be read only the numbers are missing."""
     about = model.manifest
     last = usage.last(model.path)
     more: dict[str, object] = {}

@@ -1,7 +1,7 @@
 """The model store: one folder per model, with a manifest that records its type, files and origin.
 
 A model is published by one rename of its finished folder (build_folder.py), so what is listed is whole. Names map to folders as `name--TYPE`.
-What other programs have brought to the machine is seen as well (foreign.py) and can be used by its label.
+Models that other programs downloaded are listed as well (foreign.py) and can be used by their labels.
 """
 
 import errno
@@ -52,7 +52,9 @@ class StoredModel(NamedTuple):
             return self.manifest.paths(folder_of(self.manifest))
         if self.seen:
             return self.seen.files
-        from quantize.sources.shards import shard_paths  # not on the way of a model of the store
+        from quantize.sources.shards import (
+            shard_paths,
+        )  # imported late: a model of the store does not need it
 
         parts = shard_paths(self.path)
         return parts if all(is_there(part) for part in parts) else (self.path,)
@@ -90,7 +92,7 @@ def everything() -> list[StoredModel]:
 
 
 def find(text: str | None) -> StoredModel:
-    """Return the model that is meant by `name`, `name:TYPE`, a label of another program's model, or a path.
+    """Return the model named by `name`, `name:TYPE`, a label of another program's model, or a path.
 
     None means the default (`mixcli default`), or the only one there is. Of a name in several types the catalog's default is taken, else
     the first. UsageError names the next step; IntegrityError what is wrong with a damaged model of the store.

@@ -29,7 +29,7 @@ def vocabulary_hash(header: GgufHeader) -> str | None:
 
 
 def smaller_in_catalog(of: CatalogEntry) -> tuple[str, ...]:
-    """Return the smaller models of the catalog that have the vocabulary of one and do the same work: one of each size, the smallest first."""
+    """Return the smaller models of the catalog that have the vocabulary of one and the same purpose: one of each size, the smallest first."""
     sizes: dict[float, str] = {}
     for other in catalog().values():
         is_alike = (other.vocabulary, other.kind) == (of.vocabulary, of.kind)

@@ -1,6 +1,6 @@
 """Compare the weights of two models by content, without reading all of it: for machines that must have the same files.
 
-When a file changed, and where it is, say nothing: each machine has its own copy.
+The time of change and the location do not count: each machine has its own copy.
 """
 
 import hashlib

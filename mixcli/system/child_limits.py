@@ -1,4 +1,4 @@
-"""Limits that a child process sets for itself before it computes with what others wrote."""
+"""Limits that a child process sets for itself before it computes with untrusted data."""
 
 import resource
 from contextlib import suppress
@@ -7,7 +7,7 @@ from contextlib import suppress
 def limit(kind: int, most: int) -> None:
     """Limit a resource of this process (resource.RLIMIT_*) to `most`, or to what it may have, if that is less.
 
-    macOS refuses some limits, such as that of the address space: there the process works without.
+    macOS refuses some limits, such as that of the address space: there the process works without them.
     """
     _, hard = resource.getrlimit(kind)
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)

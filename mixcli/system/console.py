@@ -70,7 +70,7 @@ class _Silent:
 
 
 class _Lines:
-    """Progress for a log: a line now and then, of work that takes long."""
+    """Progress for a log: a line now and then, for long work."""
 
     def __init__(self, console: "Console", title: str, unit: str | None) -> None:
         self._console, self._title, self._unit = console, title, unit
@@ -286,7 +286,7 @@ class Console:
         self._say(f"mixcli: {text}", "31")
 
     def confirm(self, question: str, *, default: bool = False, otherwise: str) -> bool:
-        """Ask a person on the terminal; the end of the input means no, Ctrl-C ends the command with 130 and without a word.
+        """Ask a person on the terminal; the end of the input means no, Ctrl-C ends the command silently with 130.
 
         Raises UsageError where stdin is not a terminal; `otherwise` tells what to do then ("pass --yes to remove x").
         """

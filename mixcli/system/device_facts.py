@@ -1,11 +1,11 @@
-"""What llama.cpp tells of a device: found in a child process, read by the parent."""
+"""What llama.cpp reports of a device: found in a child process, read by the parent."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class NetworkPath:
-    """The way to a worker: seconds of a round trip, and GB/s to and from its memory, 0 where that was not measured."""
+    """The network path to a worker: seconds of a round trip, and GB/s to and from its memory, 0 where that was not measured."""
 
     round_trip: float = 0.0
     gbs: float = 0.0
@@ -16,7 +16,7 @@ class DeviceFacts:
     """One device that llama.cpp can compute on; memory in bytes, of the whole machine for the CPU.
 
     `buffer_type` is the name that its memory has in llama.cpp's log and in tensor overrides; that of a worker's ends with its address in
-    brackets. The way to a worker is a NetworkPath: `round_trip` in seconds, `network_gbs` in GB/s.
+    brackets. The path to a worker is a NetworkPath: `round_trip` in seconds, `network_gbs` in GB/s.
     """
 
     name: str

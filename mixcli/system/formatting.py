@@ -13,7 +13,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def format_bytes(n_bytes: float) -> str:
-    """Return bytes as GB, MB or kB, decimal as disks and downloads are sold."""
+    """Return bytes as GB, MB or kB, decimal, as for disks and downloads."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"

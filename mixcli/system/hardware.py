@@ -1,6 +1,6 @@
 """Detect this machine: available memory, usable cores, GPUs, memory bandwidth.
 
-GPUs are asked of llama.cpp itself, in a process of its own; where it was built without them, the driver says what it leaves unused.
+llama.cpp itself lists the GPUs, in a process of its own; where it was built without them, the driver lists the unused ones.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ KIND_OF_NAME = (
 WHEEL_INDEX = "https://abetlen.github.io/llama-cpp-python/whl"
 TOLD = {
     error.exit_code: error for error in (UsageError, NotReachable)
-}  # what the child may have to say of a worker
+}  # errors of a worker that the child may report
 DEVICE_SECONDS = 60.0  # for llama.cpp to see all devices, and as much again for each worker
 RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
 RESERVE_WSL = (
@@ -182,7 +182,7 @@ def memory_bandwidth() -> float:
 
     def read(_: int) -> float:
         data = np.ones(PROBE_BYTES // 8)
-        filled.wait()  # to touch memory for the first time is slow, and not what is measured
+        filled.wait()  # the first access to memory is slow, and not measured
         n_bytes, start = 0, time.perf_counter()
         while (seconds := time.perf_counter() - start) < PROBE_SECONDS:
             data.max()
@@ -212,7 +212,7 @@ def _physical_memory() -> int:
 
 
 def physical_cores() -> int:
-    """Return the cores that we may use and that are worth it.
+    """Return the number of cores that this process may use and that help.
 
     Hyper-threads are counted once: a second thread on a core adds nothing to matrix products. Of a hybrid processor only the fast cores count.
     """

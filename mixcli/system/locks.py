@@ -92,7 +92,7 @@ class _Holder(NamedTuple):
     computed: str
 
     def words(self, what: str) -> str:
-        """Describe the holder in one clause: process, activity, start time, and whether it is stopped."""
+        """Return the holder in one clause: process, activity, start time, and whether it is stopped."""
         who = f"process {self.pid}" if self.pid else "another process"
         doing = f"has been {what} since {self.since}" if self.since else f"is {what}"
         stopped = f"; it is stopped, and `kill -CONT {self.pid}` continues it" if self.is_stopped else ""

@@ -1,4 +1,4 @@
-"""Ask macOS for what Linux has in /proc and /sys: memory that is free, and cores worth computing on."""
+"""Query macOS for what Linux has in /proc and /sys: free memory, and the cores to compute on."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from functools import cache
 
 SYSTEM: str = sys.platform
 SECONDS = 5.0  # for a program of the system to answer
-# free, and given back when a program wants them: what Activity Monitor does not count as used (<mach/vm_statistics.h>)
+# free, or released when a program needs them: what Activity Monitor does not count as used (<mach/vm_statistics.h>)
 AVAILABLE = ("free", "speculative", "inactive", "purgeable")
 # of one kind of core, the fastest, where there are several (Apple silicon); else all (Intel)
 CORES = ("hw.perflevel0.physicalcpu", "hw.physicalcpu")

@@ -1,4 +1,4 @@
-"""Query NVIDIA's driver: card names, memory, and peak rates.
+"""Query NVIDIA's driver: GPU names, memory, and peak rates.
 
 Rates are the hardware's own limits, computed from what the driver knows of every card, so that a plan for a card that no profile names is
 as good as for one that is named.
@@ -114,7 +114,7 @@ def _smi_cards() -> list[Card]:
     query = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=SMI_SECONDS)
-    except (OSError, subprocess.SubprocessError):  # a driver that hangs is as good as none
+    except (OSError, subprocess.SubprocessError):  # a driver that hangs counts as missing
         return []
     rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
     return [Card(name.strip(), int(mib) << 20) for name, mib in rows if mib.strip().isdigit()]

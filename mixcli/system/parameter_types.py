@@ -88,7 +88,7 @@ class _Real(click.FloatRange):
 
 
 class _Choice(click.Choice):  # type: ignore[type-arg, unused-ignore]
-    """One of some words, with the nearest one for a slip of the fingers."""
+    """One of some words, with the nearest one for a typo."""
 
     def __init__(self, of: Any) -> None:
         super().__init__(of.choices, of.case_sensitive)
@@ -103,7 +103,7 @@ class _Choice(click.Choice):  # type: ignore[type-arg, unused-ignore]
 
 
 class _Path(click.Path):  # type: ignore[type-arg, unused-ignore]
-    """A path; one that must exist and does not is met with the nearest name."""
+    """A path; for one that must exist and does not, the error suggests the nearest name."""
 
     def __init__(self, of: Any) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 KINDS = ("cache", "config", "data")
 MAX_RUNTIME_PATH = 70  # bytes; a socket in it has 21 more, and 104 is the least that a system allows
-NOWHERE = Path("/nonexistent/mixcli")  # where a user without a home folder would keep things
+NOWHERE = Path("/nonexistent/mixcli")  # the home of a user without a home folder
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -24,7 +24,7 @@ def _root(kind: str) -> Path:
     """Return the folder of a kind; it need not exist."""
     if home := os.environ.get("MIXCLI_HOME"):
         folder = expanded(home)
-        if not Path(home).is_absolute():  # children that work in another folder mean the same place
+        if not Path(home).is_absolute():  # children that run in another folder use the same place
             os.environ["MIXCLI_HOME"] = os.fspath(folder)
         return folder / kind
     import platformdirs
@@ -42,7 +42,7 @@ def _place(kind: str) -> Path:
 
 
 def roots() -> Iterator[Path]:
-    """Return the folders that all of mixcli's own files lie in; they need not exist."""
+    """Return the folders that all of mixcli's own files are in; they need not exist."""
     yield from map(_root, KINDS)
     if home := os.environ.get("MIXCLI_HOME"):
         yield expanded(home)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 SYSTEM: str = sys.platform
 STOPPED = "T"  # the state of a process after SIGSTOP
 PS = 5.0  # seconds for ps to answer, where there is no /proc
-SILENCE = 30.0  # seconds without a sign of life from a host, which gives one every two seconds (host.app)
+SILENCE = 30.0  # seconds without a sign of life from a host, which sends one every BEAT seconds (mixcli/host/api/events.py)
 CROWDED = 3.0  # times as long at most, where other programs take the cores
 
 

@@ -1,7 +1,6 @@
 """Start Python child processes in isolation, with a clean environment and limits.
 
-A child imports nothing from the folder that the user happens to be in (a json.py there is none of ours), and gets those variables only
-that it can need: no token, no key, no password. Every one of them ends in bounded time, with all that it started.
+A child imports nothing from the folder that the user happens to be in (a json.py there would shadow the library), and gets only the variables that it can need: no token, key or password. Every one of them ends in bounded time, with all that it started.
 """
 
 import contextlib
@@ -38,7 +37,7 @@ PREFIXES = (
     "MALLOC_", "GLIBC_", "ASAN_", "UBSAN_", "LSAN_",
 )
 # fmt: on
-# where a native library was built, before the place in it that ended the process
+# the path at which a native library was built, before the place in it that ended the process
 _BUILT_AT = re.compile(r"^/\S*/(?=[\w.-]+\.(?:c|cc|cpp|cu|h|m|metal):\d+: )")
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")  # in a name: never passed on
 
@@ -255,7 +254,7 @@ def _read(number: int, into: bytearray) -> int:
 
 
 def _written(into: int, text: memoryview) -> memoryview:
-    """Write some of a text and give the rest; nothing where the child reads no more."""
+    """Write some of a text and return the rest; nothing where the child reads no more."""
     try:
         return text[os.write(into, text[: 1 << 16]) :] if text else text
     except BlockingIOError:

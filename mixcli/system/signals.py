@@ -33,7 +33,7 @@ def resumable() -> Iterator[None]:
 
 
 class Ended(SystemExit):
-    """The command was told to end. It passes through `except Exception` and through event loops, and has its exit code with it."""
+    """The command received SIGTERM or SIGHUP. It passes through `except Exception` and through event loops, and has its exit code with it."""
 
 
 def listen() -> None:
@@ -50,14 +50,14 @@ def listen() -> None:
 
 
 def let_go() -> None:
-    """Let any further signal end the process at once: it ends anyway, and nothing is worth a traceback."""
+    """Let any further signal end the process at once: it is ending anyway, so no traceback is needed."""
     for number in (signal.SIGINT, *ENDING):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
 
 
 def survive_interrupts() -> None:
-    """Let the process continue after Ctrl-C for as long as it likes: what the person interrupts is an answer, not the program."""
+    """Let the process continue after Ctrl-C: what the person interrupts is an answer, not the program."""
     if signal.getsignal(signal.SIGINT) is interrupt:
         signal.signal(signal.SIGINT, _cancel)
 
@@ -81,8 +81,7 @@ def _end(number: int, _frame: object) -> NoReturn:
 def _end_at_last(code: int) -> None:
     """End the process after LAST_MOMENTS, if it has not ended by then.
 
-    An exception that a signal raises can come at any instruction, also where a class of the standard library has just taken a lock and
-    not yet noted that it must give it back; a thread that then waits for that lock waits forever. All that a command writes survives a kill.
+    An exception that a signal raises can come at any instruction, also where a class of the standard library has just taken a lock and not yet recorded that it must release it; a thread that then waits for that lock waits forever. All that a command writes survives a kill.
     """
 
     def leave() -> None:

@@ -19,7 +19,7 @@ _PART = re.compile(r"[^\s/-]+[/-]?|[/-]")  # of words, that may stand alone in a
 
 
 def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> RenderableType:
-    """Return a table of `width`: drawn in columns, or in a block for each row where their words would be cut to pieces."""
+    """Return a table of `width`: drawn in columns, or in a block for each row where their words would be split."""
     lines = [[Text(cell) for cell in row] for row in (columns, *rows)]
     natural = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
     least = [max(map(_longest_part, column)) for column in zip(*lines, strict=True)]

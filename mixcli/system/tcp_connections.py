@@ -1,4 +1,4 @@
-"""Who is at the other end of a TCP connection, by Linux's own tables: processes of this machine, or an address; nothing is known elsewhere."""
+"""Who is at the other end of a TCP connection, by Linux's own tables: processes of this machine, or an address; unknown on other systems."""
 
 import contextlib
 import os

@@ -98,7 +98,7 @@ def strip_controls(text: str) -> str:
 
 
 def cut_words(text: str) -> str:
-    """Return a message with words of more than MAX_WORD characters cut: a shell may have made one of a whole file."""
+    """Return a message with words of more than MAX_WORD characters cut: a shell may have expanded a whole file into one."""
     if len(text) <= MAX_WORD:
         return text
     return _LONG_WORD.sub(lambda word: f"{word[0][: MAX_WORD // 2]}…{word[0][-MAX_WORD // 4 :]}", text)
@@ -121,7 +121,7 @@ def shown(path: "str | os.PathLike[str]", limit: int = MAX_SHOWN) -> str:
 def not_text(raw: bytes, *, of_lines: bool = False) -> str:
     """Return what data is that is not plain UTF-8 text and what to do about it ("is UTF-16; convert it first: ..."); "" for text.
 
-    The first SAMPLE bytes tell. With `of_lines` a NUL counts as other control characters do: the line that has it is at fault.
+    Only the first SAMPLE bytes are looked at. With `of_lines` a NUL counts as other control characters do: the line that has it is at fault.
     """
     for mark, what, advice in _KINDS:
         if raw.startswith(mark):

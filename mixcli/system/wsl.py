@@ -22,7 +22,7 @@ SETTING = (
 def version() -> int:
     """Return 1 or 2 for the generation of WSL, 0 elsewhere.
 
-    The kernel's name tells; with a kernel of the user's own the variable or the interpreter for Windows' programs does.
+    The kernel's name shows it; with a custom kernel, the variable or the interpreter for Windows' programs does.
     """
     try:
         release = (PROC / "sys/kernel/osrelease").read_text("utf-8", "replace").strip()

@@ -1,4 +1,4 @@
-"""Find the best types for a machine: the largest budget at which a file lies wholly on the GPUs, decodes fast enough, or has a given size."""
+"""Find the best types for a machine: the largest budget at which a file is wholly on the GPUs, decodes fast enough, or has a given size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

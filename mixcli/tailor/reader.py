@@ -10,11 +10,11 @@ from quantize.conversion import Options, prepare_model
 from quantize.sources.input_file import fingerprint_of
 from quantize.writer import execute
 
-TYPE = "Q8_0"  # of the file that a checkpoint is read with: twice as small as BF16, and nearly as good
+TYPE = "Q8_0"  # of the file that a checkpoint is read with: half the size of BF16, and nearly as good
 
 
 class TextReader:
-    """Reads in place of a subject. What is made lies beside the result, and stays until `remove`, so that an interrupted run resumes."""
+    """Reads in place of a subject. What is made is beside the result, and stays until `remove`, so that an interrupted run resumes."""
 
     def __init__(self, subject: TailorSubject, beside: Path) -> None:
         self._subject = subject

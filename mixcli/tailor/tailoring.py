@@ -115,7 +115,7 @@ def problem_by_rules(subject: TailorSubject, candidates: Sequence[GGMLQuantizati
 
 
 def unmeasured(subject: TailorSubject, goal: TailorGoal, machine: Machine, request: PlanRequest) -> Tailoring:
-    """Return a tailoring with the right sizes and made-up errors: it tells how large a file may be before anything is measured."""
+    """Return a tailoring with the right sizes and placeholder errors, to know how large a file may be before anything is measured."""
     candidates = candidates_for(subject, goal, machine)
     problem = _with_errors(subject, candidates, [1 / BITS_OF_TYPE[one.name] for one in candidates])
     return Tailoring(subject, problem, goal, machine, request)

@@ -1,7 +1,7 @@
 """Tools of an MCP server that a command starts: one process, spoken to over its stdin and stdout.
 
 The official package `mcp` speaks the protocol, in an event loop in a thread. A server gets none of the user's variables but those that every
-program needs; it ends with the command that started it, also where that is killed.
+program needs; it ends with the command that started it, also when that is killed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from mixcli.tools.json_file import ServerCommand
 from mixcli.tools.toolbox import CALL_SECONDS, FunctionSpec, ToolFailed
 
 START_SECONDS = 60.0  # for a server to start and to list its tools: npx and uvx may download it first
-GRACE = 5.0  # seconds beyond the time of a call, in which the library notices it itself
+GRACE = 5.0  # seconds beyond the time limit of a call, in which the library ends it itself
 MAX_PAGES = 100  # of a list of tools
 MAX_TOOLS = 512  # of a request, which has all of them
 MAX_TAIL = 1 << 13  # bytes of a server's log that are read for its last words

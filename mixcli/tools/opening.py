@@ -35,7 +35,7 @@ def open_tools(words: Sequence[str], *, to_run: bool) -> Toolbox:
 
 
 def _check(source: ToolSource) -> None:
-    """Refuse what no request can have, before it is written anywhere, by the names of its source and its tool."""
+    """Refuse what no request can contain, naming the source and the tool."""
     for spec in source.specs:
         fault = fault_of_tool(spec.parameters)
         if clean(spec.description) != spec.description:

@@ -1,6 +1,6 @@
 """Tools of a Python file: its public functions with type hints and a docstring, in a process of their own.
 
-A function that is stopped takes its process with it, whatever it does; the next call starts another one.
+Stopping a function ends its process, whatever it does; the next call starts another one.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from mixcli.tools.toolbox import CALL_SECONDS, FunctionSpec, ToolFailed
 
 START_SECONDS = 60.0  # for the file to be imported
 MAX_LINE = 1 << 26  # bytes of a result that are read
-OURS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # variables that are mixcli's business, not the tools'
+OURS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # variables that only mixcli needs
 
 
 class _Worker:

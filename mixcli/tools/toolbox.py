@@ -47,7 +47,7 @@ class ToolResult:
 
 
 class ToolFailed(Exception):
-    """A call that has no result: what the tool, or its process, says of it."""
+    """A call that has no result: the reason from the tool or its process."""
 
 
 class ToolSource(Protocol):
@@ -143,7 +143,7 @@ def _failed(why: str) -> ToolResult:
 
 
 def _shortened(text: str, limit: int = MAX_RESULT) -> str:
-    """Return a result that a context can hold, with a word on what was left out."""
+    """Return a result that a context can hold, with the number of characters that are omitted."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n[{len(text) - limit:,} more characters of the result are omitted]"

@@ -1,4 +1,4 @@
-"""The child: `python -m mixcli.insight.compute` with an order on stdin; it tells lines of JSON on stdout."""
+"""The child: `python -m mixcli.insight.compute` with an order on stdin; it writes lines of JSON to stdout."""
 
 import os
 import sys
