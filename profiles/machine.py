@@ -49,7 +49,7 @@ class Machine:
 
     `rates` says how fast the processor multiplies, by type of weights; `bandwidth` and `tflops` are for types that it does not have.
     `unified` says that the GPU's memory is host memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
-    `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these. `bytes_reserved` of main memory are
+    `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these. `bytes_reserved` of host memory are
     the system's and other programs', `channels` are those of the memory, and `typical` is the kind of processor whose rates stand in.
     `memory_setting` says how to give the machine more memory where that is a setting of a system around it, with {} for all of it in GB.
     `budget` is None where the memory is what is free on this machine.

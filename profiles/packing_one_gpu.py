@@ -39,7 +39,7 @@ class Packer:
         tight: bool,
         most: tuple[tuple[int, ...], int] | None = None,
     ) -> None:
-        """Take the prices, and the ways in which a layer may be split. `tight`: main memory is short, so bytes count beside seconds.
+        """Take the prices, and the ways in which a layer may be split. `tight`: host memory is short, so bytes count beside seconds.
 
         `most` are the most layers of each size, and the largest room, that are asked about; only where that is done many times.
         """

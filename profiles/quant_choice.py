@@ -84,7 +84,7 @@ class FileChoice:
 
     @property
     def largest_on_gpus(self) -> Row | None:
-        """Return the largest file that lies wholly on GPUs."""
+        """Return the largest file that is wholly on GPUs."""
         return next((row for row in self.rows if row.is_on_gpus), None)
 
 

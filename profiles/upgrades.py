@@ -50,7 +50,7 @@ def network_gbs(gigabits: float) -> float:
 
 
 def with_memory(machine: Machine, n_bytes: int) -> Machine:
-    """Return a machine with so many bytes of main memory in all; of unified memory its GPU gets more or less in proportion."""
+    """Return a machine with so many bytes of host memory in all; of unified memory its GPU gets more or less in proportion."""
     free = max(0, n_bytes - machine.bytes_reserved)
     if not machine.unified:
         return replace(machine, bytes_free=free)
@@ -60,7 +60,7 @@ def with_memory(machine: Machine, n_bytes: int) -> Machine:
 
 
 def with_bandwidth(machine: Machine, gbs: float) -> Machine:
-    """Return a machine whose main memory gives so many GB/s; unified memory gives them to its GPU too.
+    """Return a machine whose host memory gives so many GB/s; unified memory gives them to its GPU too.
 
     Typical rates are those of the cores, up to what memory gives. Of rates that were measured, those that were near what memory gave change
     in proportion, up to what the cores reach with a few tokens at once; the others waited for the cores.

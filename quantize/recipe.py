@@ -268,7 +268,7 @@ def _dry_run(
     }
     if types.keys() != {tensor.name for tensor in model.tensors}:
         raise QuantizeError(
-            "llama.cpp's dry run listed other tensors than the model has: its log format has changed; install the llama-cpp-python that mixcli requires"
+            "llama.cpp's dry run lists different tensors from the model's: its log format has changed; install the llama-cpp-python that mixcli requires"
         )
     return {tensor.name: checked_type(types[tensor.name], tensor) for tensor in model.tensors}
 

@@ -70,6 +70,8 @@ IN_CODE = {
     r"(records|conversation|run) (is|are) kept": "saved",
     r"get short enough": "too long",
     r"splits a width": "is not a multiple of",
+    r"(an)?other \w+ than": "a different ... from",
+    r"made wrongly": "damaged, written incorrectly",
     r"\w+, (try|wait for|see the|close other)": "a comma splice: use a semicolon",
 }
 BEGINNINGS = re.compile(r"(Give|Say|Tell|Gives|Says|Tells|Be)\b")  # of a docstring: Return, Print, Raise

@@ -30,7 +30,7 @@ class Graph(Builder):
         super().__init__(shape, batch, host, offload)
         self.is_offloaded = host not in (output, *(layer.attention for layer in layers))
         tokens = self.input(4 * batch.n_tokens)
-        self.input(self.row)  # embeddings instead of tokens: never read here, allocated all the same
+        self.input(self.row)  # embeddings instead of tokens: never read here, allocated anyway
         self._inputs = Inputs(self)
         self._out_ids = self.input(4 * batch.n_tokens)
         x = self.node(self.row, [self.weight(host, size=0), tokens])
