@@ -134,7 +134,7 @@ export class MessageElement {
     progress.hidden = !run || run.isWriting;
     if (share === undefined) progress.removeAttribute("value");
     else progress.value = share;
-    progress.setAttribute("aria-label", "Prompt read");
+    progress.setAttribute("aria-label", "Prompt processed");
     place.hidden = text === "";
     const shown = /** @type {HTMLElement} */ (place.querySelector("span"));
     if (shown.textContent !== text) shown.textContent = text;
@@ -239,7 +239,7 @@ function runText(run, health) {
   const { reading } = run;
   if (reading) {
     const left = Number.isFinite(reading.secondsLeft) ? `, about ${time(reading.secondsLeft)} left` : "";
-    return `Reading the prompt: ${Math.round(reading.share * 100)}\u00a0%${left}`;
+    return `Processing the prompt: ${Math.round(reading.share * 100)}\u00a0%${left}`;
   }
   const left = run.estimate - run.seconds;
   const about = left >= 1 ? `, about ${time(left)} left by the last rate` : "";
@@ -259,7 +259,7 @@ function figures(message) {
   const parts = [`${counts.answer.toLocaleString("en")} tokens`];
   if (counts.writeRate) parts[0] += ` at ${rate(counts.writeRate)} tok/s`;
   if (counts.readRate) parts.push(`prefill ${rate(counts.readRate)} tok/s`);
-  if (counts.dropped) parts.push(`${counts.dropped} oldest messages were left out`);
+  if (counts.dropped) parts.push(`${counts.dropped} oldest messages were dropped`);
   return parts.join(" · ");
 }
 

@@ -66,7 +66,7 @@ export class Server {
   /** Return what is missing as a sentence, "" if nothing is. @returns {string} */
   get notice() {
     if (!this.health) return this.error;
-    if (!this.health.isUp) return "The server does not answer. The page looks for it again and again; what you type is kept.";
+    if (!this.health.isUp) return "The server does not respond. The page keeps trying to reach it; what you type is kept.";
     return this.loading ? `${this.loading}. You can write already: a message waits until the model is ready.` : "";
   }
 

@@ -15,7 +15,7 @@ export const MAX_CONVERSATIONS = 2000;
 /** Why something could not be kept, as a sentence for the page. */
 export class StoreError extends Error {}
 
-const FULL = "The browser has no more room for conversations. Export some of them, delete them, and send again; what you see is not saved.";
+const FULL = "The browser's storage for conversations is full. Export some of them, delete them, and send again; what you see is not saved.";
 const CLOSED = "The browser stores nothing for this page (private window, or storage is turned off). Export what you want to keep.";
 
 export class Store {
