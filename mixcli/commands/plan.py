@@ -59,7 +59,7 @@ def command(
 
     MODEL is an installed model, a .gguf file, org/repo:QUANT on the Hub (only its header is downloaded), or a catalog name such as
     mixtral. Without a quant, all quants are planned and the one that suits the machine is chosen. Without MODEL, the default model is
-    planned, or the only one that is installed, or the best catalog model that fits. With --if, changed hardware is compared with the current one.
+    planned, or the only one that is installed, or the best catalog model that fits. With --if, changed hardware is compared with the current.
     """
     from mixcli.planning.machines import note_unused_cards, target_of
     from mixcli.planning.report import check_rule, subject_or_best
