@@ -19,7 +19,7 @@ REFUSED: dict[str, tuple[str, Changes, str, str]] = {
     "a name without its keys": ("qwen3moe", {"general.architecture": text("nonsense")}, "", "nonsense.block_count is missing"),
     "a name that is none": ("qwen3moe", {"general.architecture": text("a b\n")}, "", "general.architecture is"),
     "an image encoder": ("qwen3moe", {"general.architecture": text("clip")}, "", "writes no text"),
-    "an adapter": ("qwen3moe", {"general.type": text("adapter")}, "", "holds no model"),
+    "an adapter": ("qwen3moe", {"general.type": text("adapter")}, "", "is not a model"),
     "layers without end": ("qwen3moe", {"qwen3moe.block_count": u32(2**31 - 1)}, "", "block_count is 2147483647"),
     "experts without end": ("qwen3moe", {"qwen3moe.expert_count": u32(2**20)}, "", "expert_count is 1048576"),
     "a number that is none": ("gemma3", {"gemma3.final_logit_softcapping": f32(float("nan"))}, "", "final_logit_softcapping is NaN"),
