@@ -17,4 +17,4 @@ def refused(folder: Path, kind: type[QuantizeError], words: str) -> None:
     with pytest.raises(kind, match=words) as raised:
         model_source(open_checkpoint(folder))
     message = str(raised.value)
-    assert message.endswith(".") and "\n" not in message
+    assert not message.endswith(".") and "\n" not in message

@@ -258,7 +258,7 @@ def test_names_what_is_wrong(read, case: str) -> None:
     message = str(caught.value)
     assert words in message
     assert "\x1b" not in message
-    assert message.count(". ") == 0 and message.endswith(".")
+    assert message.count(". ") == 0 and not message.endswith(".")
     assert caught.value.exit_code == 5
 
 

