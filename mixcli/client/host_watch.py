@@ -101,4 +101,12 @@ def _named(state: "HostHealth", record: HostRecord | None) -> "HostHealth":
     return replace(state, model=record.label, path=record.path) if record else state
 
 
-__all__ = ["NOT_LISTENING", "PENDING", "REPLY_TIMEOUT", "STOPPING", "UNRESPONSIVE", "HostWatch", "clear_if_dead"]
+__all__ = [
+    "NOT_LISTENING",
+    "PENDING",
+    "REPLY_TIMEOUT",
+    "STOPPING",
+    "UNRESPONSIVE",
+    "HostWatch",
+    "clear_if_dead",
+]

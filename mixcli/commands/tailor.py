@@ -79,7 +79,7 @@ def command(
 
     MODEL is a BF16 or Q8_0 file, or the folder of a checkpoint. mixcli measures what an error in each tensor costs, then chooses the types
     that lose least and still fit. On other text the file is compared with the largest standard quant that fits and with a simple fill, which
-    gives the larger types to matrices drawn at random; the best of the three is saved. Rerun the command to resume after an interruption.
+    assigns the larger types to matrices drawn at random; the best of the three is saved. Rerun the command to resume after an interruption.
     """
     from mixcli.planning.machines import machine_of
     from mixcli.tailor.subject import subject_named

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mixcli.client import deadlines
-from mixcli.client.timed_connection import TimedConnection
+from mixcli.client import timed_connection
 from mixcli.client.endpoint import EndpointClient
+from mixcli.client.timed_connection import TimedConnection
 from mixcli.errors import DoesNotFit, NotReachable
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.prompt import ChatTurn
@@ -78,7 +78,7 @@ def test_a_server_that_drips_or_stalls_has_an_end(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, talk: Peer, words: str
 ) -> None:
     monkeypatch.setattr(EndpointClient, "patience", 1.0)
-    monkeypatch.setattr(deadlines, "HEADERS", 1.0)
+    monkeypatch.setattr(timed_connection, "HEADERS", 1.0)
     monkeypatch.setattr("mixcli.client.refusal.MAX_SECONDS", 1.0)
     with ends_within(20), pytest.raises(NotReachable, match=f"timed out: .*{words}") as raised:
         list(EndpointClient(f"http://{serve(talk)}", None).chat(ASK))
@@ -114,7 +114,7 @@ def test_a_port_that_nobody_listens_at_cannot_be_connected_to() -> None:
 
 def test_a_server_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue of connections is full, so the system answers none more."""
-    monkeypatch.setattr(deadlines, "CONNECT", 1.0)
+    monkeypatch.setattr(timed_connection, "CONNECT", 1.0)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -130,7 +130,7 @@ def test_a_server_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_tls_that_never_begins_or_is_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "CONNECT", 1.0)
+    monkeypatch.setattr(timed_connection, "CONNECT", 1.0)
     with pytest.raises(NotReachable, match="no TLS handshake within 1 s"):
         EndpointClient(f"https://{serve(after())}", "key").models()
     with pytest.raises(NotReachable, match=r"does not speak TLS as expected \([A-Z_]+\); check .* http://"):
@@ -138,7 +138,7 @@ def test_tls_that_never_begins_or_is_none(serve: Serve, monkeypatch: pytest.Monk
 
 
 def test_a_request_that_is_not_read_has_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "SEND", 1.0)
+    monkeypatch.setattr(timed_connection, "SEND", 1.0)
     client = EndpointClient(f"http://{serve(lambda _peer: time.sleep(5))}", None)
     with pytest.raises(NotReachable, match="it did not read the request for 1 s"):
         client.complete(ChatBody((ChatTurn("user", "x" * (24 << 20)),)))

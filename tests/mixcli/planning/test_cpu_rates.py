@@ -231,7 +231,8 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
     assert cpu_rates.known_rates() == cpu_rates.host_rates(("Q4_0",), said.append) == rates
     assert len(measured) == 1
     assert (
-        said[0] == "measuring this CPU once for planning, two or three seconds for each weight type: Q4_0, attention"
+        said[0]
+        == "measuring this CPU once for planning, two or three seconds for each weight type: Q4_0, attention"
     )
     (sentence,) = said[1:]
     assert f"{measuring / 'cache/rates.json'} cannot be written; set MIXCLI_HOME to" in sentence
