@@ -226,7 +226,7 @@ def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
 
 def _explain(error: OSError, plan: WritePlan, meter: _Meter) -> QuantizeError:
     if error.errno in DISK_FULL:
-        return NoSpace(f"{disk_full(plan.target.parent, _gib(meter.total - meter.done))}.")
+        return NoSpace(disk_full(plan.target.parent, _gib(meter.total - meter.done)))
     return QuantizeError(
         f"{plan.target} cannot be created, {error.filename or plan.target}: {error.strerror or error}"
     )

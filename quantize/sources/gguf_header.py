@@ -147,7 +147,7 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
         beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         for prefix, sentence in _IMPOSTORS:
             if beginning.startswith(prefix):
-                raise Unsupported(f"{name} {sentence}.")
+                raise Unsupported(f"{name} {sentence}")
         if start[8:9] == b"{":
             raise Unsupported(f"{name} is a safetensors file, not GGUF; convert its folder first")
         raise Unsupported(

@@ -134,7 +134,7 @@ def _check(files: Sequence[tuple[str, GgufHeader]]) -> None:
         for key in ("general.architecture", "general.name"):
             if key in header.metadata and header.get(key) != first.get(key):
                 raise CorruptFile(
-                    f"{name} and {first_name} belong to different models: its {key} is {shown(header.get(key))} "
+                    f"{name} and {first_name} belong to different models: {key} is {shown(header.get(key))} "
                     f"and not {shown(first.get(key))}; download all shards from one repository"
                 )
         for tensor in header.tensors:

@@ -76,7 +76,7 @@ LIES: dict[str, tuple[int, dict[str, Value], str, str]] = {
     "a name that does not fit": (0, split(0, 2), "t0", "one of 2 files"),
     "the same tensor twice": (2, split(2), "t1", "both have the tensor 't1'"),
     "another model": (2, split(2) | {"general.name": text("Two")}, "t2", "'Two' and not 'One'"),
-    "another architecture": (2, split(2) | {"general.architecture": text("bert")}, "t2", "another model"),
+    "another architecture": (2, split(2) | {"general.architecture": text("bert")}, "t2", "different models"),
     "too few tensors": (0, split(0) | {"split.tensors.count": u32(9), "general.name": text("One")}, "t0", "should hold 9"),
     "a count of tensors in words": (0, split(0) | {"split.tensors.count": text("3"), "general.name": text("One")}, "t0", "should hold '3'"),
 }  # fmt: skip

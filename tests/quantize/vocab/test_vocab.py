@@ -52,7 +52,7 @@ def test_sentencepiece_models_are_read_as_the_library_reads_them(version: str) -
         (b"", CorruptFile, "it has no pieces"),
         (b"<html>", CorruptFile, "not a SentencePiece model"),
         (b"version https://git-lfs.github.com/spec/v1\n", CorruptFile, "is a Git LFS pointer"),
-        (b"\x0a\xff\xff\xff\xff\x0f", CorruptFile, "is cut"),
+        (b"\x0a\xff\xff\xff\xff\x0f", CorruptFile, "is truncated"),
         (b"\x0a" + b"\xff" * 12, CorruptFile, "is too long"),
         (b"\x0a\x03\x0a\x01\xff", CorruptFile, "not a SentencePiece model"),
         (b"\x0a\x02\x18\x63", CorruptFile, "not a SentencePiece model"),
@@ -304,7 +304,7 @@ def _piece(text: bytes, score: float) -> bytes:
         (_piece(b"a", float("nan")), "a score is nan"),
         (_piece(b"a", float("inf")), "a score is inf"),
         (_field(1, _field(1, b"\xff")), "not a SentencePiece model"),
-        (b"\x0a" + b"\xff" * 9 + b"\x01", "is cut"),
+        (b"\x0a" + b"\xff" * 9 + b"\x01", "is truncated"),
     ],
 )
 def test_a_sentencepiece_model_that_would_take_memory_or_order(
