@@ -4,6 +4,7 @@ The way back for models that are at hand only as GGUF. Weights are dequantized a
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from quantize.errors import MalformedFile, Unsupported
-from quantize.safetensors_writer import write_safetensors
+from quantize.safetensors_writer import named_errors, write_safetensors
 from quantize.source import TensorSource
 from quantize.sources.checkpoint import Checkpoint, open_checkpoint
 from quantize.sources.gguf_source import open_gguf
@@ -172,4 +173,10 @@ def _card(facts: Facts, name: str) -> str:
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    """Write a file whole or not at all, also where the power fails: config.json says that a folder is whole."""
+    part = path.with_name(f"{path.name}.part")
+    with named_errors(part), part.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

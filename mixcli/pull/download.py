@@ -25,6 +25,7 @@ from mixcli.store import hashing
 from mixcli.store.hashing import Digest, Report
 from mixcli.store.hub_cache import CachedRepo
 from mixcli.store.waiting import Waiting
+from mixcli.system.durable import flush
 from mixcli.system.formatting import counted
 from mixcli.system.locks import exclusive
 from quantize.wording import DISK_FULL, disk_full
@@ -85,7 +86,7 @@ def fetch(
                         "the server or a proxy is broken; try another network"
                     )
             part.replace(blob)
-            _flush(blob.parent)
+            flush(blob.parent)
         pointer = cache.link(repo.commit, file.name, file.etag)
         cache.remember(repo.revision, repo.commit)
     return pointer
@@ -231,12 +232,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _flush(folder: Path) -> None:
-    """Flush a rename to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,8 +13,11 @@ from mixcli.store.reference import are_twins, check_name, shown
 from mixcli.store.store import StoredModel, as_folder, folder_of, models
 from mixcli.store.waiting import Waiting
 from mixcli.system import paths
+from mixcli.system.durable import flush
 from mixcli.system.json_cache import replace_text
 from mixcli.system.locks import exclusive
+
+MADE_FROM = "made-from"  # beside a whole file in its work folder: the identity of what it was made of
 
 
 def check_new(name: str) -> str:
@@ -58,9 +61,25 @@ def building(
                 work.with_suffix(".lock").unlink()
 
 
+def is_finished(target: Path, identity: str) -> bool:
+    """Return whether a killed run left the whole file in its work folder, made of just what `identity` stands for."""
+    try:
+        return target.is_file() and target.with_name(MADE_FROM).read_text("utf-8") == identity
+    except (OSError, ValueError):
+        return False
+
+
+def finish(target: Path, identity: str) -> None:
+    """Record what a whole file was made of, so that a run that is killed before it is published need not be repeated."""
+    replace_text(target.with_name(MADE_FROM), identity)
+
+
 def _written(work: Path) -> tuple[float, float]:
     """Return how many bytes of a result are on the disk, and of how many."""
-    parts = [path.stat() for path in work.glob("*.gguf.part")] if work.is_dir() else []
+    parts = []
+    for path in work.glob("*.gguf.part"):
+        with suppress(OSError):  # it was finished, and renamed, meanwhile
+            parts.append(path.stat())
     done = sum(status.st_blocks * 512 for status in parts)
     return done, max(done, sum(status.st_size for status in parts), 1)
 
@@ -71,14 +90,19 @@ def work_folder(name: str, file_type: str) -> Path:
 
 
 def publish(work: Path, about: Manifest) -> StoredModel:
-    """Turn a work folder into a model of the store: manifest last, then one rename."""
+    """Turn a work folder into a model of the store, on the disk: manifest last, then one rename."""
     own = {file.path for file in about.files}
     for stray in work.iterdir():
         if stray.name not in own:
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    for path in about.paths(work):
+        if path.parent == work:  # others are another program's
+            flush(path)
     replace_text(work / manifest.NAME, about.to_json())
+    flush(work)
     home = folder_of(about)
     if home.exists():  # a torn one, or another revision
         shutil.rmtree(home)
     work.rename(home)
+    flush(home.parent)
     return StoredModel(home / about.files[0].path, about)

@@ -8,8 +8,10 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from mixcli.system.json_cache import replace_text
 from mixcli.system.paths import hub_cache_dir
 
 TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
@@ -68,7 +70,7 @@ class CachedRepo:
         if revision != commit:
             ref = self.folder / "refs" / revision
             ref.parent.mkdir(parents=True, exist_ok=True)
-            ref.write_text(commit)
+            replace_text(ref, commit, 0o666)
 
     def forget(self, pointer: Path, etag: str) -> None:
         """Remove a snapshot's file, and its blob when no other snapshot points to it.
@@ -90,6 +92,14 @@ class CachedRepo:
     def pointers(self) -> Iterator[Path]:
         """Return every file of every snapshot."""
         return (path for path in self.folder.glob("snapshots/*/**/*") if not path.is_dir())
+
+
+def name_in_snapshot(path: Path) -> str:
+    """Return the name that a file of a snapshot has in its repository; empty for any other path."""
+    for at, (folder, place) in enumerate(pairwise(path.parts)):
+        if folder.startswith("models--") and place == "snapshots":
+            return "/".join(path.parts[at + 3 :])
+    return ""
 
 
 def _is_itself_a_file(pointer: Path) -> bool:

@@ -37,7 +37,7 @@ def update(name: str, change: Callable[[dict[str, object]], None]) -> bool:
         with exclusive(path.with_suffix(".lock"), seconds=PATIENCE):
             known = _read(path)
             change(known)
-            replace_text(path, json.dumps(known, indent=1) + "\n")
+            replace_bytes(path, (json.dumps(known, indent=1) + "\n").encode(), is_kept=False)
     except (OSError, ValueError, MixcliError):  # a full or read-only disk, or a NaN
         return False
     return True
@@ -48,16 +48,20 @@ def replace_text(path: Path, text: str, mode: int = 0o600) -> None:
     replace_bytes(path, text.encode(), mode)
 
 
-def replace_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
+def replace_bytes(path: Path, data: bytes, mode: int = 0o600, *, is_kept: bool = True) -> None:
     """Write a file whole or not at all: a new one beside it takes its place by one rename. Raises OSError.
 
-    `mode` are its rights, from which the umask takes.
+    `mode` are its rights, from which the umask takes. What `is_kept` is on the disk before the rename: file systems may write the name first, and after a
+    power failure the file would be empty.
     """
     part = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if is_kept:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
     except BaseException as error:
         with suppress(OSError):

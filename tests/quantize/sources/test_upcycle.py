@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from quantize.errors import BadOption, CorruptFile, Unsupported
+from quantize.from_gguf import _write_json
 from quantize.sources.checkpoint import Checkpoint, open_checkpoint
 from quantize.sources.model_source import model_source
 from quantize.sources.upcycle import checkpoint_from_gguf, router, upcycle
@@ -176,3 +177,13 @@ def test_a_gguf_that_is_no_dense_llama_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile):
         checkpoint_from_gguf(tmp_path / "m.gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_is_whole_or_not_there(tmp_path: Path) -> None:
+    """config.json says that a folder is whole: half of one would stop every later run."""
+    path = tmp_path / "config.json"
+    with pytest.raises(UnicodeEncodeError):
+        _write_json(path, {"a": 1, "half of a pair": "\udc80"})
+    assert not path.exists()
+    _write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
