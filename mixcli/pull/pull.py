@@ -15,6 +15,7 @@ from mixcli.store import file_types as types
 from mixcli.store.about import About
 from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
 from mixcli.store.hashing import Report
+from mixcli.store.hub_cache import name_in_snapshot
 from mixcli.store.licenses import license_of
 from mixcli.store.reference import Reference, check_text, is_path, is_there
 from mixcli.store.store import StoredModel
@@ -67,7 +68,10 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         model, fresh = local_build.from_folder(
             path.resolve(), kind, wanted.name, target, report, wanted.imatrix
         )
-        return _made(model, fresh, wanted)
+        made = _made(model, fresh, wanted)
+        if not fresh:
+            local_build.check_same(model, path.resolve())
+        return made
     if wanted.text.lower().endswith(".gguf") and (
         is_there(path) or wanted.text.count("/") < 2 or wanted.text.startswith((".", "/"))
     ):
@@ -164,6 +168,12 @@ def _check_made_here(wanted: PullRequest, said: Mapping[str, object]) -> None:
         )
 
 
+def is_made_here(text: str) -> bool:
+    """Return whether a text means what is made on this machine and not downloaded: the folder of a checkpoint, or the demo."""
+    known = catalog().get(text.partition(":")[0])
+    return _means_a_folder(text, paths.expanded(text)) or (known is not None and known.builder == "demo")
+
+
 def _means_a_folder(text: str, path: Path) -> bool:
     """Return whether a folder is meant: one that is there, and by a text that is not a name of the catalog or the store."""
     if not is_there(path) or not path.is_dir():
@@ -172,18 +182,39 @@ def _means_a_folder(text: str, path: Path) -> bool:
 
 
 def _here(reference: Reference, wanted: PullRequest) -> StoredModel | None:
-    """Find the model that is meant on this machine; a named revision must be the one that it came from."""
+    """Find the model that is meant on this machine; a named revision or file must be the one that it came from.
+
+    Raises UsageError where another model has the name that this one is to have.
+    """
     name, kind = wanted.name or reference.name, reference.type or wanted.quant
     for model in store.models():
         about = model.manifest
         assert about is not None
         if about.name == name and kind in {None, about.type} and reference.revision in {None, about.revision}:
-            return model
+            if wanted.name is not None and about.origin.partition("@")[0] not in _origins(reference):
+                raise _taken(model, str(reference))
+            if reference.file is None or reference.file in map(name_in_snapshot, model.parts):
+                return model
     if is_offline() and reference.revision is None:
         return next(
             (model for model in store.everything() if model.label == f"{reference.name}:{kind}"), None
         )
     return None
+
+
+def _origins(reference: Reference) -> set[str]:
+    """Return the repositories that a reference means."""
+    known = catalog().get(reference.name)
+    return {known.gguf, known.safetensors} if known else {reference.name}
+
+
+def _taken(model: StoredModel, wanted: str) -> UsageError:
+    """Return the error on a model that has the label of a wanted one."""
+    about = model.manifest
+    return UsageError(
+        f"{model.label} is already installed, from {about.origin if about else model.path}, and not from {wanted}; "
+        f"pass another name with --name, or remove the other: mixcli rm {model.label}"
+    )
 
 
 def _from_hub(
@@ -227,7 +258,12 @@ def _from_hub(
         raise UsageError(f"{repo.repo} has neither GGUF nor safetensors files; choose another repository")
     quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""
     choice = choose(repo, reference.type or wanted.quant, reference.file, target, quantizable=quantizable)
-    return GgufJob(about, repo, choice, wanted.keep_source, quantizable)
+    job = GgufJob(about, repo, choice, wanted.keep_source, quantizable)
+    label = job.summary.label
+    other = next((model for model in store.models() if model.label == label), None)
+    if reference.file and other and not job.needs_repair:  # another file of the same type
+        raise _taken(other, f"{reference}/{reference.file}")
+    return job
 
 
 def _check_writable() -> None:

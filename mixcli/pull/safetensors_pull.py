@@ -32,7 +32,7 @@ from quantize.source import ModelSource
 from quantize.sources.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.sources.model_source import model_source
 from quantize.write_time import estimated_seconds
-from quantize.writer import Supply, execute
+from quantize.writer import Supply, execute, identity_of
 
 SMALL = (*(layout.value for layout in Layout), INDEX, *TOKENIZER_FILES, "tokenizer.model.v*")
 MAX_SMALL = 1 << 27
@@ -148,13 +148,15 @@ class StreamJob:
                 return done
             target = self.plan.target
             shards = _Shards(self, work / FETCHED, report)
-            if not target.exists():
+            identity = identity_of(self.plan)
+            if not build_folder.is_finished(target, identity):
                 written = sum(part.stat().st_blocks * 512 for part in work.glob("*.gguf.part"))
                 source = self.summary.disk - self.summary.size
                 check_disk(
                     [(paths.models_dir(), self.plan.bytes_disk - written), (paths.hub_cache_dir(), source)]
                 )
                 execute(self.plan, lambda at: report(at.done, at.total, at.stage), shards.supply)
+                build_folder.finish(target, identity)
             shards.clean_up()
             file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
             return build_folder.publish(work, self.about.manifest(self.type, (file,)))

@@ -65,9 +65,9 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
         try:
             for file, target in zip(files, copies, strict=False):
                 _copy(file, target)
-            stored = [
-                StoredFile(file.name if copy else str(file), file.stat().st_size, sha256(file, report))
-                for file in files
+            stored = [  # of the copy, as the original may change meanwhile
+                StoredFile(file.name if copy else str(file), kept.stat().st_size, sha256(kept, report))
+                for file, kept in zip(files, copies or files, strict=True)
             ]
         except BaseException:  # nothing resumes here
             for target in copies:

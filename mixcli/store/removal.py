@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli.errors import IntegrityError, UsageError
+from mixcli.errors import IntegrityError, MixcliError, UsageError
 from mixcli.store import damaged, default_model, hub_cache, store
 from mixcli.store.reference import is_path
 from mixcli.store.store import StoredModel
@@ -72,17 +73,27 @@ def _freed(path: Path) -> int:
 
 
 def carry_out(removal: Removal) -> None:
-    """Remove the manifest first, so that a torn removal is not a half model; then the files."""
+    """Remove the manifest first, so that a torn removal is not a half model; then the files.
+
+    Raises MixcliError where another process was quicker.
+    """
     about = removal.model.manifest if removal.model else None
     home = removal.home
-    gone = home.with_name(f".{home.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    home.rename(gone)
+    for left in home.parent.glob(f".{home.name}.*gone"):  # of a removal that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    gone = home.with_name(f".{home.name}.{os.getpid()}.gone")
+    try:
+        home.rename(gone)
+    except FileNotFoundError:
+        raise MixcliError(
+            f"{removal.label} was removed by another process meanwhile; see mixcli list"
+        ) from None
     if removal.model and about and about.keeper == "hub":
         etags = dict(zip(removal.model.parts, (file.sha256 for file in about.files), strict=True))
         for path in removal.files:
             _repo_of(path).forget(path, etags[path])
-    shutil.rmtree(gone)
+    with suppress(FileNotFoundError):  # another process may have removed it as above
+        shutil.rmtree(gone)
     if default_model.get() in {removal.label, removal.label.rpartition(":")[0]}:
         default_model.set_to(None)
 

@@ -18,9 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixcli.commands.auto_imatrix import place_of
 from mixcli.insight.imatrix_file import write_imatrix
 from mixcli.insight.importance import Importance
+from mixcli.planning.load_options import LoadOptions
+from mixcli.store.store import find
 from profiles.quality import BITS
+from profiles.request import PlanRequest
 from quantize import Options, convert
 from quantize.conversion import open_model
 from quantize.sources.gguf_header import read_header
@@ -157,14 +161,13 @@ def test_an_importance_matrix_comes_from_an_installed_quant(
     assert f"run `mixcli pull {NAME}` first" in done.stderr
     assert "no such file" in pull(*asked, "none.gguf").stderr
     assert pull(NAME, "--quant", "Q8_0").returncode == 0
-    computed = home / "cache/imatrix/tiny-mixtral-Q8_0.imatrix.gguf"
+    computed = place_of(find(f"{NAME}:Q8_0"), LoadOptions(PlanRequest()))
     assert (
         mixcli(
             "imatrix", f"{NAME}:Q8_0", "--chunks", "1", "--ctx", "64", "-o", str(tmp_path / "m.gguf")
         ).returncode
         == 0
     )
-    computed.parent.mkdir(parents=True)
     (tmp_path / "m.gguf").rename(computed)  # as if by an earlier pull: reading the whole text takes a minute
     done = pull(*asked, "auto")
     assert done.returncode == 0, done.stderr
