@@ -19,7 +19,7 @@ from quantize.sources.repair import MIXED
 from quantize.sources.rows import FP8
 from quantize.sources.upcycle import upcycle
 from quantize.tailor.recipe_file import KEY, TailoredRecipe, read_recipe
-from quantize.writer import Progress, WriteReport, execute
+from quantize.writer import Progress, WriteReport, check_own_files, execute
 
 COPY = "COPY"
 DEFAULT_TYPE = "Q4_K_M"
@@ -79,6 +79,7 @@ def prepare(source: Path, target: Path, options: Options) -> WritePlan:
     for file in plan.files:  # shards have names of their own
         output_target(named if file.path == target else file.path, sources)
         refuse_foreign(file.path)
+    check_own_files(plan, sources)
     return plan
 
 

@@ -55,8 +55,10 @@ def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO
         raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file") from error
     if status is not None:
         if kind := kind_of(status.st_mode):
-            raise BadTarget(f"{path} is {kind}, and only a regular file can be replaced; choose another file")
-        _refuse_sources(path, status, sources)
+            raise BadTarget(
+                f"{path} is {kind}, and only a regular file can be replaced; choose another file"
+            )
+        refuse_sources(path, sources)
     _check_folder(path, target)
     return target
 
@@ -94,8 +96,13 @@ def _followed(path: Path) -> Path:
         raise BadTarget(f"{path} cannot be written: {reason}; choose another file") from error
 
 
-def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path]) -> None:
+def refuse_sources(path: Path, sources: Iterable[Path]) -> None:
+    """Raise BadTarget for a path that is one of the files that a result is made of, under whatever name; it need not exist."""
     files = tuple(sources)
+    try:
+        status = path.stat()
+    except OSError:
+        return
     for source in files:
         try:
             same = os.path.samestat(status, source.stat())
@@ -132,4 +139,4 @@ def _check_folder(path: Path, target: Path) -> None:
         ) from error
 
 
-__all__ = ["is_gguf", "is_stream", "output_target", "refuse_foreign"]
+__all__ = ["is_gguf", "is_stream", "output_target", "refuse_foreign", "refuse_sources"]

@@ -46,7 +46,7 @@ class Slab:
 class WritePlan:
     """Everything about a write that is known before the first weight is read; sizes in bytes.
 
-    `sources` are the files that it reads, each with its state at the time of the plan (see `file_state`).
+    `sources` are the files that it reads, each with its state when it was opened (see `states_of`).
     """
 
     target: Path
@@ -109,9 +109,8 @@ def plan_write(
         for tensor in file.tensors:
             _check_imatrix(tensor, imatrix, file_type)
     n_workers = max(1, min(n_threads or n_cores(), max_memory // _slab_memory(files)))
-    sources = tuple((path, file_state(path)) for path in model.files)
     notes = (*model.notes, *_coverage(model, files, imatrix))
-    return WritePlan(target, files, imatrix, n_workers, model.fingerprint, sources, notes)
+    return WritePlan(target, files, imatrix, n_workers, model.fingerprint, model.sources, notes)
 
 
 def _coverage(model: ModelSource, files: Sequence[PlacedFile], imatrix: Imatrix | None) -> tuple[str, ...]:
@@ -124,15 +123,6 @@ def _coverage(model: ModelSource, files: Sequence[PlacedFile], imatrix: Imatrix 
         if not tensor.is_copy and BLOCK[tensor.type][0] > 1
     ]
     return imatrix.coverage(quantized, [tensor.name for tensor in model.tensors])
-
-
-def file_state(path: Path) -> object:
-    """Return what changes when a file is replaced or written to; None for one that is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _cuts(tensor: PlacedTensor, size: int) -> Iterator[tuple[int, int]]:
@@ -175,4 +165,4 @@ def _needed_by(file_type: str) -> set[str]:
     return needed | {"Q2_K"} if file_type_name(file_type) == "Q2_K_S" else needed
 
 
-__all__ = ["Slab", "WritePlan", "file_state", "plan_write"]
+__all__ = ["Slab", "WritePlan", "plan_write"]

@@ -83,8 +83,8 @@ _OPTIONAL = {
     "attention.key_length": 1 << 16,
     "attention.value_length": 1 << 16,
     "rope.dimension_count": 1 << 16,
-    "expert_count": 512,
-    "expert_used_count": 512,
+    "expert_count": 1024,
+    "expert_used_count": 1024,
 }
 _LATENT = {
     "attention.q_lora_rank": 1 << 16,

@@ -96,12 +96,16 @@ class ModelSource:
 
     `metadata` is complete and in file order but for general.file_type and general.quantization_version, which the writer adds.
     `tensors` are in file order. `fingerprint` changes whenever any source byte or option that matters for the output could have changed
-    (paths, sizes, times, option values), so that a journal of another run is never taken for this one's. `files` are the files that
-    it is read from, as far as they are here.
+    (paths, sizes, times, option values), so that a journal of another run is never taken for this one's. `sources` are the files that
+    it is read from, as far as they are here, each with its state before anything was read from it (see `states_of`).
     """
 
     metadata: Mapping[str, Value]
     tensors: Sequence[TensorSource]
     fingerprint: str
-    files: tuple[Path, ...] = ()
+    sources: tuple[tuple[Path, object], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path, _ in self.sources)

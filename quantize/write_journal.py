@@ -35,8 +35,15 @@ class WriteJournal:
         self.path = path
         self.done: dict[int, int] = {}
         self.started_over = False
+        is_new = not os.path.lexists(path)
         self._fd = _open_locked(path)
         try:
+            is_new = is_new and not os.fstat(self._fd).st_size  # else another process has made it meanwhile
+            if is_new and (strange := next(filter(os.path.lexists, parts), None)):
+                self.remove()
+                raise BadTarget(
+                    f"{strange} was not left by an interrupted run, and a file of that name is needed; remove it, or choose another output name"
+                )
             self._read(identity, parts)
         except BaseException:
             os.close(self._fd)

@@ -18,10 +18,11 @@ from pathlib import Path
 from quantize import ggml
 from quantize.encoder import Encoder
 from quantize.errors import CorruptFile, NoSpace, QuantizeError
-from quantize.output_target import output_target
+from quantize.output_target import output_target, refuse_sources
 from quantize.parallel import in_parallel
 from quantize.part_file import PartFile
-from quantize.plan import WritePlan, file_state
+from quantize.plan import WritePlan
+from quantize.sources.input_file import states_of
 from quantize.wording import DISK_FULL, disk_full
 from quantize.write_journal import WriteJournal
 
@@ -62,10 +63,11 @@ def execute(
     parts = tuple(_part(file.path) for file in plan.files)
     for file in plan.files:
         output_target(file.path)
+    check_own_files(plan, [path for path, _ in plan.sources])
     _check_disk(plan, parts)
     meter = _Meter(sum(slab.n_bytes for slab in plan.slabs), progress)
     try:
-        with WriteJournal(_part(plan.target, ".journal"), _identity(plan), parts) as journal:
+        with WriteJournal(_part(plan.target, ".journal"), identity_of(plan), parts) as journal:
             try:
                 resumed = _fill(plan, parts, journal, meter, supply)
                 if supply is None:
@@ -81,6 +83,13 @@ def execute(
         raise _explain(error, plan, meter) from error
     paths = tuple(file.path for file in plan.files)
     return WriteReport(paths, plan.bytes_disk, resumed, time.monotonic() - started, journal.started_over)
+
+
+def check_own_files(plan: WritePlan, sources: Sequence[Path]) -> None:
+    """Raise BadTarget where a file of the result, finished or not, has the name of a source: it would be overwritten before it is read."""
+    unfinished = (_part(file.path) for file in plan.files)
+    for path in (*(file.path for file in plan.files), *unfinished, _part(plan.target, ".journal")):
+        refuse_sources(path, sources)
 
 
 def _fill(
@@ -150,7 +159,7 @@ class _Meter:
             self._progress(Progress(self.done, self.total, stage))
 
 
-def _identity(plan: WritePlan) -> str:
+def identity_of(plan: WritePlan) -> str:
     """Name the exact bytes that this plan will write."""
     digest = hashlib.sha256()
     for part in (
@@ -206,11 +215,13 @@ def _check_disk(plan: WritePlan, parts: Sequence[Path]) -> None:
 
 def _check_sources(plan: WritePlan) -> None:
     """Refuse to publish what was read from a source that changed meanwhile: half of one model and half of another."""
-    for path, state in plan.sources:
-        if file_state(path) != state:
-            raise CorruptFile(
-                f"{path} changed during the read, so the result was discarded; rerun the command"
-            )
+    now = states_of(path for path, _ in plan.sources)
+    if changed := next(
+        (path for (path, state), one in zip(plan.sources, now, strict=True) if (path, state) != one), None
+    ):
+        raise CorruptFile(
+            f"{changed} changed during the read, so the result was discarded; rerun the command"
+        )
 
 
 def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
@@ -236,4 +247,4 @@ def _gib(n_bytes: int) -> str:
     return f"{n_bytes / (1 << 30):.2f} GiB" if n_bytes >= 1 << 27 else f"{n_bytes / (1 << 20):.2f} MiB"
 
 
-__all__ = ["Progress", "WriteReport", "execute"]
+__all__ = ["Progress", "WriteReport", "check_own_files", "execute", "identity_of"]

@@ -20,7 +20,7 @@ from quantize.sources.config_hparams import hparams_from_config, model_type
 from quantize.sources.folder import is_plain_name, read_json_object
 from quantize.sources.fp8 import weight_sources
 from quantize.sources.hparams import Hparams
-from quantize.sources.input_file import fingerprint_of, opened, pread_exactly
+from quantize.sources.input_file import fingerprint_of, opened, pread_exactly, states_of
 from quantize.sources.params_hparams import hparams_from_params
 from quantize.sources.quantization import scale_block
 from quantize.sources.safetensors import StoredTensor, read_header
@@ -64,7 +64,8 @@ class Upcycling:
 class Checkpoint:
     """A model as its folder gives it.
 
-    `tensors` are in the order of llama.cpp's converter: shard by shard, by name within a shard.
+    `tensors` are in the order of llama.cpp's converter: shard by shard, by name within a shard. `sources` are all files that a conversion
+    reads, the weights, the configuration and what belongs to the tokenizer, each with its state before anything was read from it.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorSource]
     files: tuple[Path, ...]
+    sources: tuple[tuple[Path, object], ...]
     upcycling: Upcycling | None = None
 
     @property
@@ -81,17 +83,10 @@ class Checkpoint:
         return read(self.config, f"{self.folder.name}/{self.layout.value}")
 
     @property
-    def all_files(self) -> tuple[Path, ...]:
-        """Return every file that a conversion reads: the weights, the configuration, what belongs to the tokenizer."""
-        small = [self.folder / name for name in (self.layout.value, *TOKENIZER_FILES)]
-        small += sorted(self.folder.glob("tokenizer.model.v*"))
-        return tuple(path for path in (*self.files, *small) if path.is_file())
-
-    @property
     def fingerprint(self) -> str:
         """Changes when any file's name, size or time, or an option, changes."""
         digest = hashlib.sha256(repr(self.upcycling).encode())
-        for path in self.all_files:
+        for path, _ in self.sources:
             digest.update(fingerprint_of(path))
         return digest.hexdigest()
 
@@ -110,6 +105,9 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     elsewhere = elsewhere or {}
     found = _find(folder, elsewhere)
     layout, shards = found.layout, found.shards
+    small = [folder / name for name in (layout.value, *TOKENIZER_FILES)]
+    small += sorted(folder.glob("tokenizer.model.v*"))
+    sources = states_of(path for path in (*shards, *small) if path.is_file())
     config = read_json_object(folder / layout.value)
     if layout is Layout.HUGGING_FACE:
         model_type(config, f"{folder.name}/config.json")
@@ -126,7 +124,7 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     if found.index:
         _check_index(found.index, stored)
     tensors = weight_sources(stored, block, lambda tensor: _whole(tensor, elsewhere))
-    return Checkpoint(folder, layout, config, tensors, shards)
+    return Checkpoint(folder, layout, config, tensors, shards, sources)
 
 
 def _whole(tensor: StoredTensor, elsewhere: Mapping[str, ByteReader]) -> bytes:

@@ -20,6 +20,9 @@ from quantize.sources.hparams import (
     Routing,
     Temperature,
     checked,
+    smallest_window,
+    with_magnitude,
+    yarn_magnitude,
 )
 from quantize.sources.json_fields import Fields, is_none, without_none
 from quantize.wording import shown
@@ -149,7 +152,9 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
     n_embd = read.count("hidden_size", MAX_WIDTH)
     sees_images = config["architectures"][0] == _WITH_IMAGES
     rope = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    scaling = _rope_scaling(rope, where)
+    is_llama = kind in ("mixtral", "mistral", "llama") and not sees_images
+    architecture = "llama" if is_llama else "mistral4" if kind == "mistral4" else "mistral3"
+    scaling = _scaling_of(kind, rope, architecture, where)
     is_mla = kind == "mistral4"
     head_dim = read.count("head_dim", MAX_WIDTH) if "head_dim" in read.values and not is_mla else None
     if head_dim is None and kind not in (
@@ -157,16 +162,16 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
         "mistral4",
     ):  # transformers fills it in for the dense ones
         head_dim = n_embd // n_head
+    n_ctx = read.count("max_position_embeddings", MAX_CONTEXT)
     n_expert = n_expert_used = 0
     if n_experts := {"mixtral": "num_local_experts", "mistral4": "n_routed_experts"}.get(kind):
         n_expert = read.count(n_experts, MAX_EXPERTS)
         n_expert_used = read.count("num_experts_per_tok", n_expert)
     mla = _latent_attention(read) if is_mla else None
-    is_llama = kind in ("mixtral", "mistral", "llama") and not sees_images
     return checked(
         Hparams(
             n_layer=read.count("num_hidden_layers", MAX_LAYERS),
-            n_ctx=read.count("max_position_embeddings", MAX_CONTEXT),
+            n_ctx=n_ctx,
             n_embd=n_embd,
             n_ff=read.count("intermediate_size", MAX_WIDTH),
             n_head=n_head,
@@ -179,16 +184,17 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
             head_dim=mla.head_qk if mla else head_dim,
             n_expert=n_expert,
             n_expert_used=n_expert_used,
-            rope_scaling=scaling
-            if kind not in ("ministral3", "mistral4")
-            else _with_multiplier(rope, scaling, where),
+            rope_scaling=scaling,
             tied_embeddings=read.flag("tie_word_embeddings")
             or Fields(config, where).flag("tie_word_embeddings"),
-            architecture="llama" if is_llama else "mistral4" if is_mla else "mistral3",
+            architecture=architecture,
             mla=mla,
             routing=_routing(read) if is_mla else None,
             temperature=_temperature(rope, scaling, where) if kind in ("ministral3", "mistral4") else None,
             sees_images=sees_images,
+            window=smallest_window(
+                text.get("use_sliding_window", True) and text.get("sliding_window"), n_ctx
+            ),
         ),
         where,
     )
@@ -240,10 +246,18 @@ def _temperature(rope: Mapping[str, Any], scaling: RopeScaling | None, where: st
     return Temperature(scale, int(trained))
 
 
-def _with_multiplier(rope: Mapping[str, Any], scaling: RopeScaling | None, where: str) -> RopeScaling | None:
-    """Add how much YaRN scales attention; llama.cpp takes `mscale` to be 1."""
+def _scaling_of(kind: str, rope: Mapping[str, Any], architecture: str, where: str) -> RopeScaling | None:
+    """Return how a model type stretches positions, with what makes llama.cpp compute the same."""
+    scaling = _rope_scaling(rope, where)
     if scaling is None or scaling.kind != "yarn":
         return scaling
+    if kind in ("ministral3", "mistral4"):
+        scaling = _with_multiplier(rope, scaling, where)
+    return with_magnitude(scaling, _magnitude(rope, scaling, where), architecture, where)
+
+
+def _with_multiplier(rope: Mapping[str, Any], scaling: RopeScaling, where: str) -> RopeScaling:
+    """Add how much YaRN scales attention; llama.cpp takes `mscale` to be 1."""
     read = Fields(rope, where)
     if (mscale := read.number("mscale", default=1)) != 1:
         raise Unsupported(
@@ -251,6 +265,19 @@ def _with_multiplier(rope: Mapping[str, Any], scaling: RopeScaling | None, where
         )
     multiplier = {"log_multiplier": read.number("mscale_all_dim", default=0)}
     return RopeScaling(scaling.kind, {**scaling.parameters, **multiplier})
+
+
+def _magnitude(rope: Mapping[str, Any], scaling: RopeScaling, where: str) -> float:
+    """Return by what a configuration lets YaRN multiply queries and keys, as transformers reads it (modeling_rope_utils.py)."""
+    if (given := scaling.parameters.get("attention_factor")) is not None:
+        return given
+    factor, read = scaling.parameters["factor"], Fields(rope, where)
+    own, all_dims = (read.number(name, default=0) for name in ("mscale", "mscale_all_dim"))
+    return (
+        yarn_magnitude(factor, own) / yarn_magnitude(factor, all_dims)
+        if own and all_dims
+        else yarn_magnitude(factor)
+    )
 
 
 _ROPE_NUMBERS: dict[str, tuple[tuple[str, float | None], ...]] = {  # name and default; None: must be there

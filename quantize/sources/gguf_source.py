@@ -15,9 +15,9 @@ from quantize.errors import CorruptFile
 from quantize.ggml_types import row_bytes
 from quantize.source import ModelSource, TensorSource
 from quantize.sources.gguf_header import GgufTensor
-from quantize.sources.input_file import fingerprint_of
+from quantize.sources.input_file import fingerprint_of, states_of
 from quantize.sources.repair import merge_experts
-from quantize.sources.shards import open_shards
+from quantize.sources.shards import open_shards, shard_paths
 
 
 def open_gguf(path: Path) -> ModelSource:
@@ -26,6 +26,7 @@ def open_gguf(path: Path) -> ModelSource:
     Raises CorruptFile for headers that contradict themselves or each other and for missing shards and experts, Unsupported for a
     file that is not a GGUF.
     """
+    states = dict(states_of((path, *shard_paths(path))))
     shards = open_shards(path)
     tensors = [
         _tensor_source(shard, tensor)
@@ -34,7 +35,8 @@ def open_gguf(path: Path) -> ModelSource:
     ]
     metadata = {key: value for key, value in shards.whole.metadata.items() if not key.startswith("split.")}
     fingerprint = hashlib.sha256(b"".join(map(fingerprint_of, shards.paths))).hexdigest()
-    return merge_experts(ModelSource(metadata, tensors, fingerprint, shards.paths), path.name)
+    sources = tuple((shard, states[shard]) for shard in shards.paths)
+    return merge_experts(ModelSource(metadata, tensors, fingerprint, sources), path.name)
 
 
 def _tensor_source(path: Path, tensor: GgufTensor) -> TensorSource:

@@ -5,19 +5,24 @@ config_hparams.py reads them from config.json, params_hparams.py from Mistral's 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 
 from quantize.errors import MalformedFile, Unsupported
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
-MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS
+MAX_EXPERTS = 1024  # llama.cpp's LLAMA_MAX_EXPERTS
 MAX_WIDTH = 1 << 20
 MAX_VOCABULARY = 1 << 22
 MAX_CONTEXT = 1 << 30
+SAME = 1e-6  # two factors that differ by less are one
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How positions are stretched; `parameters` are the numbers of the kind, by their Hugging Face names."""
+    """How positions are stretched; `parameters` are the numbers of the kind, by their Hugging Face names.
+
+    "attention_scale" is by what llama.cpp's own magnitude of YaRN must be multiplied to be the configuration's.
+    """
 
     kind: str
     parameters: Mapping[str, float]
@@ -71,7 +76,8 @@ class Temperature:
 class Hparams:
     """What decides shapes and metadata. `head_dim` is None where the file leaves it to n_embd / n_head.
 
-    `architecture` is llama.cpp's name. `sees_images` says that the model has a vision part, which is not converted.
+    `architecture` is llama.cpp's name. `sees_images` says that the model has a vision part, which is not converted. `window` are the tokens that
+    some layers look back to, where those are fewer than the context: llama.cpp lets every layer of these models see all.
     """
 
     n_layer: int
@@ -93,6 +99,7 @@ class Hparams:
     routing: Routing | None = None
     temperature: Temperature | None = None
     sees_images: bool = False
+    window: int | None = None
 
     @property
     def head_size(self) -> int:
@@ -105,6 +112,37 @@ class Hparams:
 
     def has_experts(self, layer: int) -> bool:
         return self.n_expert > 0 and (self.routing is None or layer >= self.routing.n_layer_dense)
+
+
+def smallest_window(said: object, n_ctx: int) -> int | None:
+    """Return the sliding window of a configuration, a number or one for each kind of layer; None where there is none, or the context ends before."""
+    numbers = said if isinstance(said, list) else [said]
+    windows = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and 0 < n < n_ctx]
+    return min(windows, default=None)
+
+
+def yarn_magnitude(factor: float, share: float = 1.0) -> float:
+    """Return by what YaRN multiplies queries and keys whose positions are stretched by `factor` (https://arxiv.org/abs/2309.00071, 3.4)."""
+    return 1.0 if factor <= 1 else 1.0 + 0.1 * share * log(factor)
+
+
+def with_magnitude(scaling: RopeScaling, wanted: float, architecture: str, where: str) -> RopeScaling:
+    """Return YaRN with the magnitude that is `wanted`, where llama.cpp takes another one (llama-context.cpp).
+
+    It reads `log_multiplier` in all architectures but llama, and `attention_factor` in none.
+    """
+    factor = scaling.parameters["factor"]
+    share = 0.0 if architecture == "llama" else scaling.parameters.get("log_multiplier", 0.0)
+    own = yarn_magnitude(factor) / (yarn_magnitude(factor, share) if share else 1.0)
+    if not wanted > 0:
+        raise MalformedFile(f"{where} has YaRN with an attention factor of {wanted:g}; it must be above 0")
+    if abs(wanted / own - 1) < SAME:
+        return scaling
+    if architecture in ("mistral4", "deepseek2"):  # there it would scale the products twice
+        raise Unsupported(
+            f"{where} has YaRN with an attention factor of {wanted:.4g}, but llama.cpp computes {own:.4g} for this architecture; mixcli cannot convert it"
+        )
+    return RopeScaling(scaling.kind, {**scaling.parameters, "attention_scale": wanted / own})
 
 
 def checked(hparams: Hparams, where: str) -> Hparams:
@@ -155,4 +193,7 @@ __all__ = [
     "Routing",
     "Temperature",
     "checked",
+    "smallest_window",
+    "with_magnitude",
+    "yarn_magnitude",
 ]

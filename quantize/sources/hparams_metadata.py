@@ -65,6 +65,8 @@ def _rope_scaling(scaling: RopeScaling) -> dict[str, Value]:
         for key, name in _YARN_KEYS:
             if name in numbers:
                 keys[prefix + key] = f32(numbers[name])
+        if "attention_scale" in numbers:
+            keys[prefix + "attn_factor"] = f32(numbers["attention_scale"])
     return keys
 
 

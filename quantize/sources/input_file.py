@@ -5,7 +5,7 @@ A FIFO or a device of the right name would block the reader forever; a Git LFS p
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,6 +86,19 @@ def fingerprint_of(path: Path) -> bytes:
     return "\0".join(map(str, ("", *parts))).encode("utf-8", "surrogateescape")
 
 
+def states_of(paths: Iterable[Path]) -> tuple[tuple[Path, object], ...]:
+    """Return the files, each with what changes when it is replaced or written to; None for one that is not there."""
+
+    def state(path: Path) -> object:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    return tuple((path, state(path)) for path in paths)
+
+
 def refuse_pointer(name: str, beginning: bytes) -> None:
     """Raise CorruptFile where a file is only a Git LFS pointer to the real one."""
     if beginning.startswith(LFS_POINTER):
@@ -102,4 +115,5 @@ __all__ = [
     "pread_exactly",
     "read_file",
     "refuse_pointer",
+    "states_of",
 ]

@@ -27,14 +27,25 @@ def model_source(checkpoint: Checkpoint) -> ModelSource:
     tokens = tokenizer_metadata(checkpoint, n_vocab, for_chat=for_chat)
     notes = (
         _vision_note(checkpoint, hparams),
+        _window_note(hparams),
         template_note(checkpoint, metadata, tokens, has_template(checkpoint.folder)),
     )
     return ModelSource(
         metadata | tokens,
         tensors,
         checkpoint.fingerprint,
-        checkpoint.all_files,
+        checkpoint.sources,
         tuple(note for note in notes if note),
+    )
+
+
+def _window_note(hparams: Hparams) -> str | None:
+    """Return what becomes of layers that look back to a part of the context only."""
+    if hparams.window is None:
+        return None
+    return (
+        f"layers of the model look back to {counted(hparams.window, 'token')}, but llama.cpp lets them see all {hparams.n_ctx:,}: "
+        "answers to longer texts differ from the original's"
     )
 
 

@@ -16,6 +16,9 @@ from quantize.sources.hparams import (
     Routing,
     Temperature,
     checked,
+    smallest_window,
+    with_magnitude,
+    yarn_magnitude,
 )
 from quantize.sources.json_fields import Fields, is_none, without_none
 
@@ -47,13 +50,18 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
         )
     if mla and scaling:  # whatever apply_scale says
         scaling = RopeScaling(scaling.kind, {**scaling.parameters, "log_multiplier": 1.0})
+    elif scaling:
+        applies = bool(read.mapping("yarn").get("apply_scale"))
+        wanted = yarn_magnitude(scaling.parameters["factor"]) if applies else 1.0
+        scaling = with_magnitude(scaling, wanted, "mistral3" if temperature else "llama", where)
     n_head = read.count("n_heads", MAX_WIDTH)
-    n_ctx = next((key for key in ("max_position_embeddings", "max_seq_len") if key in read.values), "")
+    named = next((key for key in ("max_position_embeddings", "max_seq_len") if key in read.values), "")
+    n_ctx = read.count(named, MAX_CONTEXT, default=LATENT_CONTEXT if mla else NATIVE_CONTEXT)
     head_dim = read.count("head_dim", MAX_WIDTH) if "head_dim" in read.values else None
     return checked(
         Hparams(
             n_layer=read.count("n_layers", MAX_LAYERS),
-            n_ctx=read.count(n_ctx, MAX_CONTEXT, default=LATENT_CONTEXT if mla else NATIVE_CONTEXT),
+            n_ctx=n_ctx,
             n_embd=read.count("dim", MAX_WIDTH),
             n_ff=read.count("hidden_dim", MAX_WIDTH),
             n_head=n_head,
@@ -71,6 +79,7 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
             routing=_routing(moe) if mla else None,
             temperature=temperature,
             sees_images=any(not is_none(params.get(key)) for key in _VISION),
+            window=smallest_window(params.get("sliding_window", params.get("_sliding_window")), n_ctx),
         ),
         where,
     )

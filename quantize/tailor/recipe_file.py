@@ -110,6 +110,11 @@ def read_recipe(path: Path) -> TailoredRecipe:
         ) from None
 
 
+def is_recipe(beginning: bytes) -> bool:
+    """Return whether a file begins as `to_json` writes it."""
+    return beginning.startswith(f'{{"format":{_FORMAT},"file_type":'.encode())
+
+
 class _Fault(ValueError):
     """What a recipe has that none can have."""
 
@@ -149,4 +154,4 @@ def _parsed(value: object) -> TailoredRecipe:
     )
 
 
-__all__ = ["KEY", "TailoredRecipe", "read_recipe"]
+__all__ = ["KEY", "TailoredRecipe", "is_recipe", "read_recipe"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quantize.errors import CorruptFile
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.source import TensorSource
-from quantize.sources.gguf_header import read_header
+from quantize.sources.gguf_header import MAGIC, read_header
 
 SENSITIVITY = "sensitivity."  # before the name of a matrix
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -74,6 +74,12 @@ class Statistics:
                 )
 
 
+def has_counts(path: Path) -> bool:
+    """Return whether an importance matrix is a GGUF, which has sums and counts; the older format has means, whatever its file is called."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 def read_statistics(path: Path) -> Statistics:
     """Read a file; CorruptFile for one that is not a GGUF of sums and counts, or has values that no text can have given."""
     header = read_header(path)
@@ -93,4 +99,4 @@ def read_statistics(path: Path) -> Statistics:
     return Statistics(hashlib.sha256(path.read_bytes()).hexdigest(), sums, counts)
 
 
-__all__ = ["SENSITIVITY", "Statistics", "read_statistics"]
+__all__ = ["SENSITIVITY", "Statistics", "has_counts", "read_statistics"]

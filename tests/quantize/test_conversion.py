@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from quantize import Options, QuantizeError, Unsupported, convert, ggml, prepare
-from quantize.errors import NeedsOption, UnusedOption
+from quantize.conversion import open_model, prepare_model
+from quantize.errors import CorruptFile, NeedsOption, UnusedOption
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.recipe import FILE_TYPES
 from quantize.sources.gguf_header import read_header
+from quantize.writer import execute
 from tests.support.checkpoints import write_checkpoint
 
 USUAL = ["F16", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS", "IQ3_S"]
@@ -157,3 +159,17 @@ def test_the_library_does_not_print_about_a_block_that_is_not_valid(
     assert not ggml.is_valid(GGMLQuantizationType.F16, np.full((1, 32), np.nan, np.float16).view(np.uint8))
     assert ggml.is_valid(GGMLQuantizationType.F16, np.ones((1, 32), np.float16).view(np.uint8))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "model-00001-of-00002.safetensors", "config.json"])
+def test_a_source_that_changed_since_it_was_opened_gives_no_result(tmp_path: Path, name: str) -> None:
+    """Tailoring measures for hours between the two."""
+    folder = write_checkpoint(tmp_path / "hf", tokenizer="v3", n_shards=2, architecture="MistralForCausalLM")
+    convert(folder, folder / "model.gguf", Options(output_type="BF16"))
+    model = open_model(folder / name if name == "model.gguf" else folder, Options())
+    replaced = tmp_path / "replaced"
+    replaced.write_bytes((folder / name).read_bytes())
+    replaced.replace(folder / name)
+    with pytest.raises(CorruptFile, match=f"{name} changed during the read"):
+        execute(prepare_model(model, tmp_path / "made.gguf", Options(output_type="Q8_0")))
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]

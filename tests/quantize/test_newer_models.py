@@ -11,6 +11,7 @@ from quantize.conversion import Options, convert
 from quantize.recipe import FILE_TYPES
 from tests.support.fp8 import Style
 from tests.support.newer_checkpoints import (
+    YARN,
     write_large3,
     write_mistral3,
     write_mistral4,
@@ -26,8 +27,26 @@ COMPRESSED = {
     "config_groups": {"group_0": {"weights": BLOCKS}},
 }
 
+
+def write_mistral_yarn(folder: Path, **changes: float) -> Path:
+    """Write a dense Mistral of the older class, whose positions are stretched."""
+    kept = ("rope_type", "rope_theta", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow")
+    rope = {name: YARN[name] for name in kept} | changes
+    return write_mistral3(
+        folder, kind="mistral", images=False, architectures=["MistralForCausalLM"], rope_parameters=rope
+    )
+
+
 MODELS: dict[str, Callable[[Path], Path]] = {
     "Mistral Small 3": lambda folder: write_mistral3(folder, kind="mistral"),
+    "Mistral with YaRN": write_mistral_yarn,
+    "Mistral with YaRN of a given magnitude": lambda folder: write_mistral_yarn(folder, attention_factor=1.0),
+    "Mistral with YaRN of two scales": lambda folder: write_mistral_yarn(
+        folder, mscale=1.0, mscale_all_dim=0.5
+    ),
+    "Ministral 3 of a given magnitude": lambda folder: write_mistral3(
+        folder, images=False, rope_parameters=YARN | {"attention_factor": 1.1}
+    ),
     "Ministral 3": write_mistral3,
     "Ministral 3, native": write_native_ministral3,
     "Ministral 3, FP8": lambda folder: write_mistral3(folder, change=Style().apply, **FP8),

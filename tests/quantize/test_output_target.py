@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,56 @@ def test_something_in_the_way_of_the_unfinished_result(
     with pytest.raises(QuantizeError, match="a file of that name is needed"):
         write_gguf(model, tmp_path / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")
     assert way.lstat().st_mode == mode
+
+
+@pytest.mark.parametrize("suffix", [".part", ".journal"])
+def test_the_source_is_never_taken_for_an_unfinished_result(
+    tmp_path: Path, model: ModelSource, suffix: str
+) -> None:
+    """Browsers call what they download so."""
+    source = tmp_path / f"m.gguf{suffix}"
+    write_gguf(model, source, choose_types(model, "F16"), "F16")
+    before = source.read_bytes()
+    with pytest.raises(BadTarget, match=f"m.gguf{suffix} is the source itself") as caught:
+        convert(source, tmp_path / "m.gguf", Options(output_type="Q8_0"))
+    assert caught.value.exit_code == 2
+    assert source.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+def test_an_importance_matrix_is_never_taken_for_an_unfinished_result(
+    tmp_path: Path, model: ModelSource
+) -> None:
+    source, matrix = tmp_path / "source.gguf", tmp_path / "m.gguf.part"
+    write_gguf(model, source, choose_types(model, "F16"), "F16")
+    names = [
+        tensor.name for tensor in model.tensors if tensor.name.startswith("blk.") and len(tensor.shape) > 1
+    ]
+    values = {tensor.name: tensor.shape[-1] for tensor in model.tensors if tensor.name in names}
+    parts = [struct.pack("<i", len(values))]
+    for name, n in values.items():
+        parts += (
+            struct.pack("<i", len(name)),
+            name.encode(),
+            struct.pack("<ii", 1, n),
+            struct.pack(f"<{n}f", *[1.0] * n),
+        )
+    matrix.write_bytes(b"".join(parts))
+    before = matrix.read_bytes()
+    with pytest.raises(BadTarget, match=r"m\.gguf\.part is a file of the source itself"):
+        convert(source, tmp_path / "m.gguf", Options(output_type="Q3_K_M", imatrix=matrix))
+    assert matrix.read_bytes() == before
+
+
+def test_a_part_of_another_program_is_kept(tmp_path: Path, model: ModelSource) -> None:
+    target, part = tmp_path / "m.gguf", tmp_path / "m.gguf.part"
+    part.write_bytes(b"GGUF, half a download")
+    with pytest.raises(BadTarget, match=r"m\.gguf\.part was not left by an interrupted run"):
+        write_gguf(model, target, choose_types(model, "Q8_0"), "Q8_0")
+    assert [path.name for path in tmp_path.iterdir()] == [part.name]
+    assert part.read_bytes() == b"GGUF, half a download"
+    part.unlink()
+    write_gguf(model, target, choose_types(model, "Q8_0"), "Q8_0")
 
 
 PATHS = {

@@ -138,8 +138,24 @@ class ReferenceModel:
             frequencies = frequencies * (1 - ramp) + frequencies / config["factor"] * ramp
         angles = np.arange(len(x))[:, None, None] * frequencies
         a, b = (x[..., ::2], x[..., 1::2]) if in_pairs else np.split(x, 2, axis=-1)
-        turned = a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)
+        cos, sin = (self._magnitude() * of_angles for of_angles in (np.cos(angles), np.sin(angles)))
+        turned = a * cos - b * sin, b * cos + a * sin
         return np.stack(turned, -1).reshape(x.shape) if in_pairs else np.concatenate(turned, -1)
+
+    def _magnitude(self) -> float:
+        """By what YaRN multiplies what it rotates, as transformers has it (modeling_rope_utils.py)."""
+        config = self.config
+        if "factor" not in config or config.get("apply_scale") is False:
+            return 1.0
+        if "attention_factor" in config:
+            return float(config["attention_factor"])
+        own, of_all = (
+            1 + 0.1 * share * log(config["factor"])
+            for share in (config.get("mscale", 0), config.get("mscale_all_dim", 0))
+        )
+        if config.get("mscale") and config.get("mscale_all_dim"):
+            return own / of_all
+        return 1 + 0.1 * log(config["factor"])
 
     def _turns(self, n: float, size: int) -> float:
         """The pair that turns `n` times within the trained context."""

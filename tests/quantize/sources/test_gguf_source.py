@@ -182,7 +182,7 @@ def test_the_result_may_not_be_the_source(files) -> None:
     [
         ("llama.block_count", 0, "it must be 1 to 512"),
         ("llama.block_count", 1 << 31, "it must be 1 to 512"),
-        ("llama.expert_count", 100_000, "it must be 0 to 512"),
+        ("llama.expert_count", 100_000, "it must be 0 to 1,024"),
         ("llama.expert_used_count", 9, "9 of 8 experts"),
         ("llama.expert_used_count", 0, "0 of 8 experts"),
         ("llama.attention.head_count", 0, "it must be 1"),

@@ -8,6 +8,7 @@ import pytest
 
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.sources.checkpoint import open_checkpoint
+from quantize.sources.model_source import model_source
 from tests.support.broken_checkpoints import SMALL, refused
 from tests.support.checkpoints import (
     write_checkpoint,
@@ -62,6 +63,18 @@ def change_config(folder: Path, **changes: Any) -> Path:
             {"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": 1e12}},
             CorruptFile,
             "original context of 1e\\+12 positions",
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 2,
+                    "original_max_position_embeddings": 64,
+                    "attention_factor": 0,
+                }
+            },
+            CorruptFile,
+            "an attention factor of 0; it must be above 0",
         ),
         ({"hidden_act": "gelu"}, Unsupported, "hidden_act = 'gelu'"),
         (
@@ -148,3 +161,30 @@ def test_params_that_cannot_be_are_refused(
 ) -> None:
     folder = write_native(tmp_path / "m", n_layer=1, n_embd=16, n_ff=32, params=params)
     refused(folder, kind, words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sliding_window": 4096, "max_position_embeddings": 32768}, "look back to 4,096 tokens, but llama.cpp lets them see all 32,768"),
+        ({"sliding_window": 4096, "max_position_embeddings": 4096}, None),
+        ({"sliding_window": None, "max_position_embeddings": 32768}, None),
+        ({"sliding_window": 4096, "use_sliding_window": False, "max_position_embeddings": 32768}, None),
+    ],
+)  # fmt: skip
+def test_a_window_that_llama_cpp_does_not_compute_is_noted(
+    tmp_path: Path, changes: dict[str, Any], words: str | None
+) -> None:
+    """Mistral 7B v0.1 has one."""
+    folder = write_checkpoint(
+        tmp_path / "m", n_layer=1, n_embd=32, n_ff=48, architecture="MistralForCausalLM"
+    )
+    notes = model_source(open_checkpoint(change_config(folder, **changes))).notes
+    assert [words in note for note in notes if "look back" in note] == ([True] if words else [])
+
+
+def test_a_window_of_some_layers_is_noted_too(tmp_path: Path) -> None:
+    folder = write_native(tmp_path / "m")
+    params = json.loads((folder / "params.json").read_text())
+    write_json(folder / "params.json", {**params, "_sliding_window": [None, 2048, 2048, 4096]})
+    assert any("look back to 2,048 tokens" in note for note in model_source(open_checkpoint(folder)).notes)

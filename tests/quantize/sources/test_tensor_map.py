@@ -162,7 +162,11 @@ def test_yarn_and_linear_stretching_become_metadata() -> None:
         "original_context_length": 8192,
         "yarn_attn_factor": 1.0,
         "yarn_beta_fast": 32.0,
+        "attn_factor": pytest.approx(1 / (1 + 0.1 * np.log(16))),
     }
+    stretched = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 8192}
+    assert "attn_factor" not in keys(stretched), "llama.cpp computes what transformers takes as the default"
+    assert "attn_factor" not in keys(stretched | {"attention_factor": 1 + 0.1 * np.log(16)})
     assert keys({"rope_type": "default"}) == {}
 
 
