@@ -68,11 +68,12 @@ def plan_draft(
 
 
 def without(machine: Machine, ledger: tuple[Account, ...]) -> Machine:
-    """Return a machine with the memory that is left beside what a plan takes."""
+    """Return a machine with the memory that is left beside what a plan takes; of unified memory its GPU's part is gone for the host too."""
     *gpus, host = ledger
+    taken = sum(account.need for account in ledger) if machine.unified else host.need
     return replace(
         machine,
-        bytes_free=machine.bytes_free - host.need,
+        bytes_free=machine.bytes_free - taken,
         gpus=tuple(
             replace(gpu, bytes_free=gpu.bytes_free - account.need)
             for gpu, account in zip(machine.gpus, gpus, strict=True)

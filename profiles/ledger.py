@@ -104,6 +104,18 @@ def expectation(ledger: Sequence[Account]) -> dict[str, dict[str, int]]:
     }
 
 
+def shortage(ledger: Sequence[Account], machine: Machine) -> tuple[str, int] | None:
+    """Return the first device that has too little memory and the bytes that it lacks; None where all fits.
+
+    Unified memory is the GPU's and the host's at once: what both need together must fit into it too.
+    """
+    for account in ledger:
+        if account.left < 0:
+            return account.device, -account.left
+    lacking = sum(account.need for account in ledger) - machine.bytes_free
+    return ("unified memory", lacking) if machine.unified and lacking > 0 else None
+
+
 def needs_of(ledger: Sequence[Account]) -> dict[str, int]:
     """Return all bytes that a plan takes of each device; the host is "host"."""
     return {account.device: account.need for account in ledger}

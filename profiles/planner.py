@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from profiles.layout import Layout
-from profiles.ledger import Account, accounts
+from profiles.ledger import Account, accounts, shortage
 from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, kv_types_of
 from profiles.placement import Placement
@@ -152,11 +152,9 @@ def _is_small(shape: ModelShape, machine: Machine, placement: Placement, layout:
     usual = min(machine.ubatches)
     if placement.n_ubatch >= usual:
         return False
-    return bool(machine.gpus) or not _fits(shape, machine, replace(placement, n_ubatch=usual), layout)
-
-
-def _fits(shape: ModelShape, machine: Machine, placement: Placement, layout: Layout) -> bool:
-    return all(account.left >= 0 for account in accounts(shape, machine, placement, layout))
+    if machine.gpus:
+        return True
+    return shortage(accounts(shape, machine, replace(placement, n_ubatch=usual), layout), machine) is not None
 
 
 class _Fitted(NamedTuple):

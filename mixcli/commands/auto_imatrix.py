@@ -1,5 +1,6 @@
 """The importance matrix of `mixcli pull --imatrix auto`: computed by a quant of the same model that is installed."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,12 @@ from mixcli.system.console import console
 from mixcli.system.text import as_argument, not_a_file
 
 if TYPE_CHECKING:
+    from mixcli.insight.imatrix import ImatrixRequest
     from mixcli.planning.load_options import LoadOptions
     from mixcli.store.store import StoredModel
 
 AUTO = "auto"
+KEPT = 1 << 30  # bytes of matrices in the cache; those that were used longest ago are removed
 
 
 def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> Path | None:
@@ -26,20 +29,38 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
         if not path.is_file():
             raise UsageError(not_a_file(said))
         return path
-    from mixcli.insight.imatrix import ImatrixRequest, compute
-    from mixcli.insight.pieces import CALIBRATION, shipped
-    from mixcli.system import paths
+    from mixcli.insight.imatrix import compute
+    from mixcli.system.trimming import trim
 
     stored = largest_installed(model, load_options, otherwise=", or pass a file of mixcli imatrix")
-    target = paths.private(paths.cache_dir() / "imatrix") / f"{stored.path.stem}.imatrix.gguf"
-    if target.exists() and target.stat().st_mtime >= stored.path.stat().st_mtime:
+    target = place_of(stored, load_options)
+    if target.exists():
+        os.utime(target)
         console.note(f"using the importance matrix that {stored.label} computed before")
         return target
-    request = ImatrixRequest(tuple(shipped(CALIBRATION)), f"mixcli-{CALIBRATION}")
     with console.progress(f"computing the importance matrix with {stored.label}") as bar:
-        report = compute(stored, request, load_options, target, bar)
+        report = compute(stored, _request(), load_options, target, bar)
     console.note(f"computed the importance matrix with {stored.label}, from {report.n_tokens:,} tokens")
+    trim(target.parent.parent, "*/*.*", KEPT, target)
     return target
+
+
+def place_of(stored: "StoredModel", load_options: "LoadOptions") -> Path:
+    """Return the file of the cache for what a model computes: files of two models may have one name, and one model's file may change."""
+    from mixcli.insight.imatrix import run_of
+    from mixcli.system import paths
+
+    run = run_of(stored, _request(), load_options)[:32]
+    return (
+        paths.private(paths.private(paths.cache_dir() / "imatrix") / run) / f"{stored.path.stem}.imatrix.gguf"
+    )
+
+
+def _request() -> "ImatrixRequest":
+    from mixcli.insight.imatrix import ImatrixRequest
+    from mixcli.insight.pieces import CALIBRATION, shipped
+
+    return ImatrixRequest(tuple(shipped(CALIBRATION)), f"mixcli-{CALIBRATION}")
 
 
 def largest_installed(

@@ -113,13 +113,16 @@ def command(
 
 
 def is_records(name: str) -> bool:
-    """Return whether an argument is a file of records and no model."""
+    """Return whether an argument is a file of records and no model; a pipe is never a model, and what is read of it is gone."""
     from quantize.output_target import is_gguf
 
+    path = Path(name)
     try:
-        with Path(name).open("rb") as file:
-            return not is_gguf(file.read(4))
-    except OSError:
+        if path.is_file():
+            with path.open("rb") as file:
+                return not is_gguf(file.read(4))
+        return path.is_fifo()
+    except (OSError, ValueError):
         return False
 
 

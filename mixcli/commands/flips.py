@@ -112,10 +112,11 @@ def _cells(one: "FlipReport") -> tuple[str, ...]:
 def _answering(stored: "StoredModel", load_options: "LoadOptions") -> "AnsweringModel":
     from mixcli.insight.flips import AnsweringModel
     from mixcli.planning.launch import identity
+    from quantize.bindings import VERSION
 
     return AnsweringModel(
         stored.label,
-        identity(stored.label, load_options),
+        f"{identity(stored.label, load_options)}, KV cache {load_options.request.kv}, llama.cpp {VERSION}",
         lambda: local_backend(stored.label, load_options, 0.0),
     )
 

@@ -19,7 +19,7 @@ from mixcli.system.console import Bar, console
 from mixcli.system.formatting import format_bytes
 from mixcli.system.hardware import this_machine
 from profiles.layout import Layout, layout_of
-from profiles.ledger import accounts
+from profiles.ledger import accounts, shortage
 from profiles.machine import Machine
 from profiles.request import SEQUENCES
 from profiles.roofline import decode_roof, devices_of, prefill_roof
@@ -96,10 +96,11 @@ class Bench:
     def _check_fit(self) -> None:
         """Raise DoesNotFit where the cache of several texts takes more than a device has."""
         found = accounts(self._shape, self._machine, self._plan.placement, self._layout)
-        if short := [one for one in found if one.left < 0]:
+        if lack := shortage(found, self._machine):
+            device, n_bytes = lack
             raise DoesNotFit(
-                f"the KV cache of {self._plan.placement.n_ctx:,} tokens does not fit: {short[0].device} lacks "
-                f"{format_bytes(-short[0].left)}; pass fewer texts with --batch, or a smaller --depth"
+                f"the KV cache of {self._plan.placement.n_ctx:,} tokens does not fit: {device} lacks "
+                f"{format_bytes(n_bytes)}; pass fewer texts with --batch, or a smaller --depth"
             )
 
     def _gpus(self) -> tuple[str, ...]:

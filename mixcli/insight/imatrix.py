@@ -18,6 +18,7 @@ from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
 from mixcli.system.locks import exclusive
+from quantize.bindings import VERSION
 from quantize.output_target import output_target, refuse_foreign
 from quantize.sources.input_file import fingerprint_of
 
@@ -66,7 +67,7 @@ def compute(
     partial = output_target(target.with_name(f"{target.name}.part"))
     refuse_foreign(partial, is_partial, "is not an unfinished importance matrix")
     check_length(request.pieces, request.n_ctx)
-    run = _run_of(stored, request)
+    run = run_of(stored, request, load_options)
     lock = paths.runtime_dir() / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:16]}.lock"
     with exclusive(lock, seconds=1, what=f"computing {target.name}"):
         reading = TextReading(
@@ -95,8 +96,8 @@ def compute(
     )
 
 
-def _run_of(stored: StoredModel, request: ImatrixRequest) -> str:
-    """Return what identifies a run: the files of the model, the texts, and how they are cut; smoothing comes afterwards."""
+def run_of(stored: StoredModel, request: ImatrixRequest, load_options: LoadOptions) -> str:
+    """Return what identifies a run: the files of the model, the texts, how they are cut, and what computes them; smoothing comes afterwards."""
     digest = hashlib.sha256()
     for part in stored.parts:
         digest.update(fingerprint_of(part))
@@ -106,6 +107,8 @@ def _run_of(stored: StoredModel, request: ImatrixRequest) -> str:
         request.n_chunks,
         request.with_output,
         request.with_sensitivity,
+        load_options.request.kv,
+        VERSION,
     ]
     digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

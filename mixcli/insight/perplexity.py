@@ -19,6 +19,7 @@ from mixcli.system import paths
 from mixcli.system.console import Bar
 from mixcli.system.locks import exclusive
 from mixcli.system.trimming import trim
+from quantize.bindings import VERSION
 from quantize.sources.input_file import fingerprint_of
 
 KEPT = 2 << 30  # bytes of baselines in the cache; the oldest are removed
@@ -58,7 +59,7 @@ def _distributions(
 ) -> Path:
     """Return the file of a baseline's distributions, computed now where the cache does not have it."""
     folder = paths.private(paths.cache_dir() / "baselines")
-    path = folder / f"{_key(baseline, request)}.baseline"
+    path = folder / f"{_key(baseline, request, load_options)}.baseline"
     with exclusive(path.with_suffix(".lock"), seconds=1, what=f"computing the baseline {baseline.label}"):
         if path.exists():
             os.utime(path)
@@ -74,10 +75,12 @@ def _reading(stored: StoredModel, request: PerplexityRequest, load_options: Load
     return TextReading(stored.path.absolute(), plan, request.pieces, request.n_ctx, request.n_chunks)
 
 
-def _key(stored: StoredModel, request: PerplexityRequest) -> str:
+def _key(stored: StoredModel, request: PerplexityRequest, load_options: LoadOptions) -> str:
+    """Name a baseline by all that decides about it: the files, the texts, the type of the KV cache, and the library that computes."""
     digest = hashlib.sha256()
     for part in stored.parts:
         digest.update(fingerprint_of(part))
-    how = [FORMAT, [piece.to_data() for piece in request.pieces], request.n_ctx, request.n_chunks]
+    pieces, kv = [piece.to_data() for piece in request.pieces], load_options.request.kv
+    how = [FORMAT, VERSION, kv, pieces, request.n_ctx, request.n_chunks]
     digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]

@@ -20,7 +20,7 @@ from typing import Any
 from mixcli.errors import MixcliError
 from mixcli.system import json_cache, paths, python_child
 from mixcli.system.console import console
-from mixcli.system.hardware import library_identity, physical_cores
+from mixcli.system.hardware import library_identity, physical_cores, processor
 from mixcli.system.locks import exclusive
 from mixcli.system.measurements import ProductLine, ProductOrder
 from profiles.machine import Machine
@@ -34,7 +34,6 @@ BYTES = 512 << 20  # of a stack of experts: more than most caches hold
 TIME_LIMIT, LIMIT_TYPE = 10.0, 4.0  # seconds for the start, and for each type
 # what files are usually made of: measured together in about half a minute
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
-CPU_INFO = Path("/proc/cpuinfo")
 # keys beside a type's rates: the reason, how often it was measured while other programs ran, and the last time (seconds since 1970)
 FAILED, BUSY, WHEN = "failed", "busy", "when"
 MAX_TRIES = 3
@@ -280,12 +279,7 @@ def _place() -> tuple[Path, str]:
 
 def _key() -> str:
     """Name this library on this processor with this many threads, and what is measured: anything else is measured again."""
-    try:
-        lines = CPU_INFO.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    model, flags = processor()
     parts = [platform.machine(), model, flags, physical_cores(), library_identity(), BATCHES, BYTES, MATRICES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -11,7 +11,7 @@ from mixcli.planning.verify_plan import measured
 from mixcli.system.formatting import counted
 from profiles.errors import DoesNotFit
 from profiles.layout import layout_of
-from profiles.ledger import accounts
+from profiles.ledger import accounts, shortage
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
@@ -56,7 +56,7 @@ def candidates(subject: Subject, machine: Machine, request: PlanRequest) -> Iter
             continue
         seen.add(placement)
         ledger = accounts(subject.shape, machine, placement, layout_of(subject.shape, placement, machine))
-        if all(account.left >= 0 for account in ledger):
+        if shortage(ledger, machine) is None:
             yield what, placement
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.system import json_cache
-from mixcli.system.hardware import library_identity
+from mixcli.system.hardware import library_identity, processor
 from profiles.layout import layout_of
-from profiles.ledger import accounts
+from profiles.ledger import accounts, shortage
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.request import PlanRequest
@@ -64,7 +64,7 @@ def tuned(path: Path, shape: ModelShape, machine: Machine, request: PlanRequest)
         ArithmeticError,
     ):  # no placement, or none that can be
         return None
-    return placement if all(account.left >= 0 for account in ledger) else None
+    return placement if shortage(ledger, machine) is None else None
 
 
 def _key(path: Path, machine: Machine, request: PlanRequest) -> str:
@@ -75,6 +75,7 @@ def _key(path: Path, machine: Machine, request: PlanRequest) -> str:
         path.stat().st_size,
         [(gpu.name, gpu.description) for gpu in machine.gpus],
         machine.n_cores,
+        processor(),
         library_identity(),
         {name: value for name, value in asdict(request).items() if name not in ELSEWHERE},
     ]

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mixcli.system import json_cache
+from mixcli.system.hardware import this_computer
+from mixcli.system.mounts import mount_of
 from quantize.parallel import in_parallel
 
 PIECE = 128 << 10  # what Linux reads ahead when a page of a mapped file is missing
@@ -28,7 +30,8 @@ def random_reads(path: Path) -> float:
 
     OSError when the file cannot be read.
     """
-    disk = str(path.stat().st_dev)
+    mount = mount_of(path)
+    disk = f"{this_computer()} {path.stat().st_dev} {mount.source if mount else ''}"
     known = json_cache.load("disk").get(disk)
     if json_cache.is_number(known, above=0, below=json_cache.MAX_GBS):
         return float(known)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mixcli.errors import DoesNotFit, MixcliError
+from mixcli.insight.baseline_file import BaselineReader
 from mixcli.insight.compute.experts import observe
 from mixcli.insight.compute.importance import sum_up, tap_of
 from mixcli.insight.compute.perplexity import evaluate
@@ -55,6 +56,7 @@ def _carry_out(order: Order, watch: WorkerWatch) -> None:
         _tell(ChildLine(note=text))
 
     sums, choices = ImportanceSums(), ExpertChoices()
+    baseline = _baseline(order)
 
     def on_progress(share: float) -> bool:
         report(share, 1, "loading")
@@ -70,12 +72,19 @@ def _carry_out(order: Order, watch: WorkerWatch) -> None:
             case ImatrixOrder():
                 result = sum_up(order, model, context, sums, report, note)
             case PerplexityOrder():
-                result = evaluate(order, model, context, report, note)
+                result = evaluate(order, model, context, report, note, baseline)
             case ExpertsOrder():
                 result = observe(order, model, context, choices, report, note).to_data()
             case BenchOrder():
                 result = _measure(order, loaded, report)
     _tell(ChildLine(result=result))
+
+
+def _baseline(order: Order) -> BaselineReader | None:
+    """Open the baseline that an order compares with: an open file stays, where another process makes room in the cache during a long load."""
+    if not isinstance(order, PerplexityOrder) or order.read_baseline is None:
+        return None
+    return BaselineReader(order.read_baseline)
 
 
 def _tap(order: Order, sums: ImportanceSums, choices: ExpertChoices) -> Tap | None:

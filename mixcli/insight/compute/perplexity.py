@@ -29,8 +29,9 @@ def evaluate(
     context: Context,
     report: Callable[[float, float, str], None],
     note: Callable[[str], None],
+    reader: BaselineReader | None = None,
 ) -> dict[str, object]:
-    """Read the texts, write or read the order's baseline, and return the scores of every text.
+    """Read the texts, write or read the order's baseline, and return the scores of every text; `reader` has the baseline open already.
 
     Raises UsageError for texts of less than one chunk, and for a baseline of another vocabulary.
     """
@@ -40,9 +41,9 @@ def evaluate(
     head = _head(model, chunks, reading.n_ctx)
     scores: list[ChunkScores] = []
     with ExitStack() as stack:
-        reader = writer = None
+        writer = None
         if order.read_baseline:
-            reader = BaselineReader(order.read_baseline)
+            reader = reader or BaselineReader(order.read_baseline)
             stack.callback(reader.close)
             reader.head.check(head)
         if order.write_baseline:

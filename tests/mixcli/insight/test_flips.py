@@ -1,12 +1,18 @@
 """compare with records: how many answers of a small file differ, when one stops, and what is kept for a rerun."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from mixcli.batch.record import Record
+from mixcli.commands.compare import is_records
+from mixcli.commands.flips import _answering
 from mixcli.insight.flips import sample
+from mixcli.planning.load_options import LoadOptions
+from mixcli.store.store import StoredModel
+from profiles.request import PlanRequest
 from quantize.source import text
 from tests.conftest import Runner
 from tests.support.tiny_models import tiny_model
@@ -102,3 +108,22 @@ def test_a_large_input_is_drawn_from_evenly_and_each_time_alike() -> None:
     assert len(set(places)) == 400
     assert 2200 < sum(places) / 400 < 2800
     assert places != sorted(places)
+
+
+def test_a_pipe_of_records_is_not_read_to_see_what_it_is() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(b"text\na thing\n")
+        assert is_records(f"/dev/fd/{file.fileno()}")
+        assert file.read() == b"text\na thing\n"
+
+
+@pytest.mark.usefixtures("home")
+def test_answers_with_another_kv_cache_are_others(models: tuple[str, str]) -> None:
+    stored = StoredModel(Path(models[0]))
+    plain, small, again = (
+        _answering(stored, LoadOptions(PlanRequest(kv=kv))).identity for kv in (None, "q8_0", None)
+    )
+    assert plain == again
+    assert plain != small

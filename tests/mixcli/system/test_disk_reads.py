@@ -17,7 +17,7 @@ def test_a_rate_is_measured_once_and_remembered(home: Path, tmp_path: Path) -> N
         rate = disk_reads.random_reads(file)
     assert 0 < rate < 100
     known = json.loads((home / "cache" / "disk.json").read_text())
-    assert known == {str(file.stat().st_dev): rate}
+    assert list(known.values()) == [rate]
     known = dict.fromkeys(known, 0.125)
     (home / "cache" / "disk.json").write_text(json.dumps(known))
     assert disk_reads.random_reads(file) == 0.125
