@@ -3,9 +3,11 @@
 llama.cpp itself lists the GPUs, in a process of its own; where it was built without them, the driver lists the unused ones.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
+import platform
 import threading
 import time
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
-from mixcli.system import json_cache, macos, python_child, wsl
+from mixcli.system import control_groups, json_cache, macos, python_child, wsl
 from mixcli.system.device_facts import DeviceFacts
 from mixcli.system.nvidia import cuda_wheel, driver_cards
 from profiles.machine import Gpu, Machine
@@ -22,7 +24,6 @@ from profiles.profile_files import card
 from quantize.parallel import in_parallel
 
 PROC = Path("/proc")
-CGROUP = Path("/sys/fs/cgroup")
 DEVICES = Path("/sys/devices")  # where Linux describes its processors
 FAST_ENOUGH = 0.7  # of the fastest core's capacity: a slower one holds the others up in every matrix product
 GPU_LIBRARIES = ("ggml-cuda", "ggml-hip", "ggml-metal", "ggml-vulkan", "ggml-sycl")
@@ -160,16 +161,29 @@ def unused_cards_today() -> str | None:
     return unused_cards()
 
 
+def processor() -> tuple[str, str]:
+    """Return the lines by which Linux describes the processor's model and what it can do; elsewhere what Python knows of it."""
+    lines = (_text(PROC / "cpuinfo") or "").splitlines()
+    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    return model, next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def this_computer() -> str:
+    """Name this machine for what is remembered of it: folders of one home may be used on several, and a disk be moved to another."""
+    parts = [platform.machine(), processor()[0], physical_cores(), round(memory_total() / (1 << 30))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 def known_bandwidth() -> float | None:
     """Return the measured bandwidth of host memory in GB/s, None when it was never measured."""
-    rate = json_cache.load("bandwidth").get("gbs")
+    rate = json_cache.load("bandwidth").get(this_computer())
     return float(rate) if json_cache.is_number(rate, above=0, below=json_cache.MAX_GBS) else None
 
 
 def measured_bandwidth() -> float:
     """Measure how fast all cores together read memory, in GB/s, and remember it for estimates."""
     rate = memory_bandwidth()
-    json_cache.update("bandwidth", lambda found: found.update(gbs=round(rate, 1)))
+    json_cache.update("bandwidth", lambda found: found.update({this_computer(): round(rate, 1)}))
     return rate
 
 
@@ -193,18 +207,15 @@ def memory_bandwidth() -> float:
 
 
 def memory_free() -> int:
-    """Return the bytes that a new process can have: the kernel's estimate, within the limit of our control group."""
+    """Return the bytes that a new process can have: the kernel's estimate, within the limits of our control groups."""
     free = _meminfo("MemAvailable") or macos.memory_free() or _physical_memory()
-    limit, used = _number(CGROUP / "memory.max"), _number(CGROUP / "memory.current")
-    if limit is not None and used is not None:
-        free = min(free, max(0, limit - used + _cgroup_file_cache()))
-    return free
+    return min((free, *(limit.free for limit in control_groups.memory_limits(PROC))))
 
 
 def memory_total() -> int:
-    """Return the bytes of host memory, within the limit of our control group."""
+    """Return the bytes of host memory, within the limits of our control groups."""
     total = _meminfo("MemTotal") or _physical_memory()
-    return min(total, _number(CGROUP / "memory.max") or total)
+    return min((total, *(limit.n_bytes for limit in control_groups.memory_limits(PROC))))
 
 
 def _physical_memory() -> int:
@@ -223,7 +234,7 @@ def physical_cores() -> int:
         _text(DEVICES / f"system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
         for cpu in fast_cores(usable)
     }
-    return min(len(siblings), _cpu_quota() or len(siblings))
+    return min(len(siblings), control_groups.cpu_quota(PROC) or len(siblings))
 
 
 def fast_cores(usable: set[int]) -> set[int]:
@@ -244,16 +255,6 @@ def _cpu_list(text: str) -> set[int]:
         if first.isdigit() and (last or first).isdigit():
             found |= set(range(int(first), int(last or first) + 1))
     return found
-
-
-def _cpu_quota() -> int | None:
-    quota, _, period = (_text(CGROUP / "cpu.max") or "max").partition(" ")
-    return max(1, int(quota) // int(period)) if quota.isdigit() and period.isdigit() else None
-
-
-def _cgroup_file_cache() -> int:
-    stat = dict(line.split() for line in (_text(CGROUP / "memory.stat") or "").splitlines())
-    return int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
 
 
 def _meminfo(key: str) -> int | None:

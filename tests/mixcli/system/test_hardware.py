@@ -35,6 +35,18 @@ def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "gpu_backends", lambda: ["rpc"])
 
 
+def test_what_was_measured_of_a_machine_says_nothing_of_another(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a home on a file server, or a disk that was moved."""
+    here = hardware.measured_bandwidth()
+    assert hardware.known_bandwidth() == pytest.approx(here, abs=0.1)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("model name\t: Another Processor\n")
+    monkeypatch.setattr(hardware, "PROC", tmp_path / "proc")
+    assert hardware.known_bandwidth() is None
+
+
 @pytest.mark.usefixtures("without_cuda")
 def test_a_4090_that_this_build_cannot_use_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", NVML)

@@ -33,7 +33,7 @@ Mac = Callable[..., None]
 def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mac]:
     """Put vm_stat and sysctl into PATH that answer as on a Mac, which has no /proc and no /sys."""
     monkeypatch.setattr(macos, "SYSTEM", "darwin")
-    for name in ("PROC", "CGROUP", "DEVICES"):
+    for name in ("PROC", "DEVICES"):
         monkeypatch.setattr(hardware, name, tmp_path / "nothing")
 
     def put(cores: dict[str, int], vm_stat: str = VM_STAT) -> None:

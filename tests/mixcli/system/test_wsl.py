@@ -28,7 +28,6 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
     root = tmp_path / "proc"
     for module in (wsl, mounts, hardware):
         monkeypatch.setattr(module, "PROC", root)
-    monkeypatch.setattr(hardware, "CGROUP", tmp_path / "no-cgroup")
     monkeypatch.delenv("WSL_DISTRO_NAME", raising=False)
     paths._takes_sockets.cache_clear()
 
