@@ -55,9 +55,7 @@ def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO
         raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file") from error
     if status is not None:
         if kind := kind_of(status.st_mode):
-            raise BadTarget(
-                f"{path} is {kind}, and only a regular file can be replaced; choose another file"
-            )
+            raise BadTarget(f"{path} is {kind}, and only a regular file can be replaced; choose another file")
         refuse_sources(path, sources)
     _check_folder(path, target)
     return target

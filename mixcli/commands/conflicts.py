@@ -36,6 +36,7 @@ PLANNED = (
     "tune",
     "pull",
     "search",
+    "tailor",
     "imatrix",
     "perplexity",
     "compare",
@@ -117,6 +118,9 @@ RULES = (
     ),  # a type that is named is not chosen
     Rule(("pull",), ("--imatrix",), NEEDED, ("--quant", "--fit")),
     Rule(("pull",), ("--size",), NEEDED, ("--fit",)),
+    # without an importance matrix nothing is read, and nothing measured afterwards
+    Rule(("tailor",), ("--text", "--chunks", "--reader", "--no-verify"), IGNORED, ("--imatrix none",)),
+    Rule(("tailor",), ("--no-verify",), IGNORED, ("--dry-run",)),
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
     Rule(("experts",), ("--layer", "--svg"), IGNORED, ("--dry-run",)),
     Rule(("bench",), ("--csv",), CLASH, ("--json", "--against")),

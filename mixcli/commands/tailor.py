@@ -1,6 +1,7 @@
 """mixcli tailor: make the file of a model that suits this machine best."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,9 @@ def command(
         )
     goal = goal_of(size, target_tps, all_on_gpu)
     subject = subject_named(model, reader)
-    target = _target(output or Path(f"{subject.name}-tailored.gguf"), subject)
+    target = _target(output or Path(f"{subject.name}-tailored.gguf"), subject, (imatrix, path))
+    if svg_path is not None:
+        svg_path = _svg_target(svg_path)
     run = TailorRun(subject, goal, machine, load_options, target, imatrix)
     run.measure(path, n_chunks)
     run.choose()
@@ -120,11 +123,25 @@ def goal_of(size: str | None, target_tps: float | None = None, all_on_gpu: bool 
     return TailorGoal("gpu")
 
 
-def _target(path: Path, subject: "TailorSubject") -> Path:
+def _target(path: Path, subject: "TailorSubject", given: Sequence[str | Path | None]) -> Path:
+    """Return the file to write, with a recipe beside it; BadTarget for one that is read: the model, its reader, or what is `given` besides."""
+    from mixcli.tailor.verification import recipe_path
+    from quantize.output_target import output_target, refuse_foreign
+    from quantize.tailor.recipe_file import is_recipe
+
+    reader = subject.reader.parts if subject.reader else ()
+    target = output_target(path, [*subject.model.files, *reader, *(Path(one) for one in given if one)])
+    refuse_foreign(target)
+    refuse_foreign(output_target(recipe_path(target)), is_recipe, "is not a recipe of mixcli tailor")
+    return target
+
+
+def _svg_target(path: Path) -> Path:
+    """Return the file of the picture, checked before any work."""
     from quantize.output_target import output_target, refuse_foreign
 
-    target = output_target(path, subject.model.files)
-    refuse_foreign(target)
+    target = output_target(path, stdout="a picture cannot be written to {}; pass a file")
+    refuse_foreign(target, lambda beginning: beginning.startswith(b"<svg"), "is not an SVG file")
     return target
 
 
@@ -179,7 +196,8 @@ class TailorRun:
             problem = problem_by_rules(self._subject, candidates)
         else:
             pieces = tuple(read_pieces([path])) if path else tuple(shipped(CALIBRATION))
-            texts = ReadTexts(pieces, path.name if path else f"mixcli-{CALIBRATION}", n_chunks)
+            asked_by = "--text" if path else "--chunks" if n_chunks else None
+            texts = ReadTexts(pieces, path.name if path else f"mixcli-{CALIBRATION}", n_chunks, asked_by)
             given = None if self._imatrix == AUTO else Path(self._imatrix).absolute()
             self._found = read_texts(self._subject, self._reader, texts, given, self._reading)
             with console.progress(f"measuring {counted(len(candidates), 'type')}") as bar:

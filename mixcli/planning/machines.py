@@ -1,5 +1,6 @@
 """Resolve the machine of a plan: this one as it is now, a profile, or either with other memory limits."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -160,7 +161,9 @@ def detected_profile() -> str:
 
     found = host_rates(COMMON, console.note, again=True)
     # memory that gives a product so much reads at least as fast
-    rate = max(measured_bandwidth(), *(layout.decode for one in found.types for layout in one.layouts), 0.0)
+    rate = max(
+        round(measured_bandwidth(), 1), *(layout.decode for one in found.types for layout in one.layouts), 0.0
+    )
     rates = write_rates(found)
     machine = this_machine()
     description = "This machine, measured"
@@ -177,10 +180,10 @@ def detected_profile() -> str:
         f"unified = {str(machine.unified).lower()}",
         "",
         "[host]",
-        f"ram_gib = {machine.bytes_free / GIB:.1f}  # free when it was measured",
+        f"ram_gib = {_gib(machine.bytes_free)}  # free when it was measured",
         "reserve_gib = 0",
         f"cores = {machine.n_cores}",
-        f"bandwidth_gbs = {rate:.4g}",
+        f"bandwidth_gbs = {rate}",
     ]
     if rates:
         lines += [
@@ -198,15 +201,20 @@ def detected_profile() -> str:
         lines += [
             "",
             "[[gpu]]",
-            f'match = "{gpu.description.replace(chr(34), "")}"',
+            f"match = {json.dumps(gpu.description, ensure_ascii=False)}",
             f'kind = "{gpu.kind}"',
-            f"vram_gib = {gpu.bytes_free / GIB:.1f}  # free when it was measured",
+            f"vram_gib = {_gib(gpu.bytes_free)}  # free when it was measured",
             "reserve_gib = 0",
             f"bandwidth_gbs = {gpu.bandwidth}",
             f"link_gbs = {gpu.link}",
             f"tflops = {gpu.tflops}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _gib(n_bytes: int) -> str:
+    """Return GiB for a profile, rounded down: more is not there."""
+    return f"{n_bytes * 100 // GIB / 100:.2f}"
 
 
 def _keys(values: Mapping[str, object]) -> Iterator[str]:

@@ -87,10 +87,13 @@ class Fitting:
         """Return the standard files, smallest first."""
         return [self._planned(name, types) for name, types in self._standard.items()]
 
-    def tailored(self, goal: TailorGoal) -> FittedFile:
-        """Return the file of least loss that meets a goal; DoesNotFit where the smallest one does not."""
+    def tailored(self, goal: TailorGoal, n_bytes: int | None = None) -> FittedFile:
+        """Return the file of least loss that meets a goal; DoesNotFit where the smallest one does not.
+
+        `n_bytes` are those of the weights in a file of a size, where its header leaves them fewer.
+        """
         if goal.kind == "size":
-            found = self.best(int(goal.value))
+            found = self.best(int(goal.value) if n_bytes is None else n_bytes)
             if found is None:
                 raise self._too_small(goal)
             return self._fitted(found)

@@ -1,7 +1,7 @@
 """Write the files that could be the best, measure them on text that was not used to choose, and keep the one that is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.insight.perplexity import PerplexityRequest, measure
@@ -111,8 +111,7 @@ def within_size(
         over := planned(tailoring.subject, maker.recipe(file, file_type), maker, target).bytes_disk - n_bytes
     ) > 0:
         budget = min(budget, file.n_bytes) - over
-        smaller = replace(tailoring.goal, value=budget)
-        file = tailoring.fitting(tailoring.n_ctx).tailored(smaller)
+        file = tailoring.fitting(tailoring.n_ctx).tailored(tailoring.goal, budget)
     return file
 
 

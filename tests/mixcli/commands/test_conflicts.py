@@ -76,6 +76,21 @@ def test_every_command_is_checked() -> None:
     assert [command.name for command in commands() if not isinstance(command, CheckedCommand)] == []
 
 
+def test_every_command_that_plans_refuses_a_worker_with_a_profile() -> None:
+    planning = {
+        name
+        for name, (module, _) in COMMANDS.items()
+        if _has(module, "--worker") and _has(module, "--profile")
+    }
+    refusing = {name for name, option, _, others in ROWS if (option, others) == ("--worker", ("--profile",))}
+    assert planning == refusing
+
+
+def _has(module: str, option: str) -> bool:
+    command = importlib.import_module(module).command
+    return any(option in parameter.opts for parameter in command.params)
+
+
 def test_a_value_is_given_once_and_a_flag_as_often_as_wanted(tmp_path: Path) -> None:
     for command in commands():
         for parameter in command.params:

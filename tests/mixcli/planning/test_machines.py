@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import UsageError
+from mixcli.planning import cpu_rates
 from mixcli.planning.load_options import LoadOptions
-from mixcli.planning.machines import check_devices
+from mixcli.planning.machines import check_devices, detected_profile
+from mixcli.system import hardware, json_cache
 from mixcli.system.hardware import gpu_backends
+from profiles.profile_files import load_profile
 from profiles.request import PlanRequest
 from tests.conftest import Runner
 from tests.support.tiny_models import tiny_model
@@ -30,3 +33,19 @@ def test_what_the_host_computes_needs_no_card() -> None:
     check_devices(["host"], options)
     with pytest.raises(UsageError, match="plans with Vulkan7"):
         check_devices(["host", "Vulkan7"], options)
+
+
+@pytest.mark.parametrize("decode", [123.44, 1.0], ids=["a product is faster than memory", "memory is faster"])
+def test_a_detected_profile_is_read_and_promises_no_memory_that_is_not_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, decode: float
+) -> None:
+    rates = {"decode": decode, "experts": [1.0] * 3, "dense": [1.0] * 3}
+    json_cache.update("rates", lambda known: known.update({cpu_rates._key(): {"Q4_0": rates}}))
+    free = 23_577_886_000  # 21.96 GiB
+    monkeypatch.setattr(hardware, "memory_free", lambda: free)
+    folder = home / "config/profiles"
+    folder.mkdir(parents=True)
+    (folder / "here.toml").write_text(detected_profile())
+    machine = load_profile("here", folder).machine()
+    assert free - (1 << 30) // 90 < machine.bytes_free <= hardware.this_machine().bytes_free <= free
+    assert machine.bandwidth >= decode

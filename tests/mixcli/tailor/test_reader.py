@@ -42,3 +42,16 @@ def test_a_reader_of_another_model_is_refused(home: Path, tmp_path: Path, n_expe
     other = tiny_model(tmp_path / "other.gguf", n_expert=n_expert)
     with pytest.raises(UsageError, match=f"--reader .*other.gguf is another model: blk.0.ffn_.* {words}"):
         subject_named(str(path), str(other))
+
+
+def test_what_another_checkpoint_left_is_not_read(home: Path, tmp_path: Path) -> None:
+    """A run that is killed leaves the file that reads; the folder may have other weights when it is run again."""
+    folders = [write_checkpoint(tmp_path / name, n_layer=1, n_ff=256, n_expert=2, seed=seed) for seed, name in enumerate("ab")]  # fmt: skip
+    first, second = (TextReader(subject_named(str(folder), None), tmp_path / "a.gguf") for folder in folders)
+    path = first.model().path
+    left = path.read_bytes()
+    assert second.model().path.read_bytes() != left
+    assert first.model().path.read_bytes() == left
+    path.write_bytes(tiny_model(tmp_path / "mine.gguf").read_bytes())
+    first.remove()
+    assert path.exists(), "only what was made is removed"

@@ -1,6 +1,7 @@
 """mixcli tailor, a whole round with tiny models: the file, its recipe, the table, and what is refused."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -70,15 +71,26 @@ def test_without_a_matrix_rules_choose_and_a_warning_says_so(mixcli: Runner, hom
 
 def test_what_cannot_be_is_refused_before_any_work(mixcli: Runner, home: Path, model: Path) -> None:
     small = tiny_model(model.with_name("small.gguf"), file_type="Q4_K_M")
+    reader, fifo = tiny_model(model.with_name("reader.gguf"), file_type="Q8_0"), model.with_name("fifo.svg")
+    os.mkfifo(fifo)
+    model.with_name("notes.recipe.json").write_text('{"flour": 500}')
+    before = reader.read_bytes()
     for arguments, message in (
         ((str(model), "--size", "1MB", "--all-on-gpu"), "--size cannot be combined with --all-on-gpu"),
         ((str(small), "--size", "1MB"), "is quantized already .* use its BF16 or Q8_0 file"),
         ((str(model), "--size", "1MB", "--imatrix", "nothing.gguf"), "nothing.gguf"),
         ((str(model), "--size", "1MB", "-o", str(model)), "tiny.gguf"),
-    ):
+        ((str(model), "--size", "1MB", "--reader", str(reader), "-o", str(reader)), "reader.gguf is a file of the source itself"),
+        ((str(model), "--size", "1MB", "--imatrix", str(reader), "-o", str(reader)), "reader.gguf is a file of the source itself"),
+        ((str(model), "--size", "1MB", "--svg", str(fifo)), "fifo.svg is a pipe"),
+        ((str(model), "--size", "1MB", "--svg", str(model)), "exists and is not an SVG file"),
+        ((str(model), "--size", "1MB", "-o", str(model.with_name("notes.gguf"))), "notes.recipe.json exists and is not a recipe"),
+    ):  # fmt: skip
         done = mixcli("tailor", *arguments)
         assert done.returncode == 2, (arguments, done.stderr)
         assert re.search(message, done.stderr), done.stderr
+    assert fifo.is_fifo()
+    assert reader.read_bytes() == before
 
 
 def test_a_limit_below_the_smallest_file_is_refused_before_a_text_is_read(
