@@ -268,7 +268,7 @@ def _with_multiplier(rope: Mapping[str, Any], scaling: RopeScaling, where: str) 
 
 
 def _magnitude(rope: Mapping[str, Any], scaling: RopeScaling, where: str) -> float:
-    """Return by what a configuration lets YaRN multiply queries and keys, as transformers reads it (modeling_rope_utils.py)."""
+    """Return by what YaRN multiplies queries and keys in a configuration, as transformers reads it (modeling_rope_utils.py)."""
     if (given := scaling.parameters.get("attention_factor")) is not None:
         return given
     factor, read = scaling.parameters["factor"], Fields(rope, where)

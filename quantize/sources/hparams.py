@@ -77,7 +77,7 @@ class Hparams:
     """What decides shapes and metadata. `head_dim` is None where the file leaves it to n_embd / n_head.
 
     `architecture` is llama.cpp's name. `sees_images` says that the model has a vision part, which is not converted. `window` are the tokens that
-    some layers look back to, where those are fewer than the context: llama.cpp lets every layer of these models see all.
+    some layers look back to, where those are fewer than the context: in llama.cpp every layer of these models sees all.
     """
 
     n_layer: int

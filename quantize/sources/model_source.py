@@ -44,7 +44,7 @@ def _window_note(hparams: Hparams) -> str | None:
     if hparams.window is None:
         return None
     return (
-        f"layers of the model look back to {counted(hparams.window, 'token')}, but llama.cpp lets them see all {hparams.n_ctx:,}: "
+        f"layers of the model look back to {counted(hparams.window, 'token')}, but in llama.cpp they see all {hparams.n_ctx:,}: "
         "answers to longer texts differ from the original's"
     )
 

@@ -166,7 +166,7 @@ def test_params_that_cannot_be_are_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sliding_window": 4096, "max_position_embeddings": 32768}, "look back to 4,096 tokens, but llama.cpp lets them see all 32,768"),
+        ({"sliding_window": 4096, "max_position_embeddings": 32768}, "look back to 4,096 tokens, but in llama.cpp they see all 32,768"),
         ({"sliding_window": 4096, "max_position_embeddings": 4096}, None),
         ({"sliding_window": None, "max_position_embeddings": 32768}, None),
         ({"sliding_window": 4096, "use_sliding_window": False, "max_position_embeddings": 32768}, None),
