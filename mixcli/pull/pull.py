@@ -61,17 +61,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         wanted = replace(wanted, name=build_folder.check_new(wanted.name))
     path = paths.expanded(wanted.text)
     if _means_a_folder(wanted.text, path):
-        _check_made_here(wanted, {"--keep-source": wanted.keep_source})
-        kind = types.file_type(wanted.quant) if wanted.quant else None
-        if wanted.dry_run:
-            return local_build.folder_summary(path.resolve(), kind, wanted.name, target, wanted.imatrix)
-        model, fresh = local_build.from_folder(
-            path.resolve(), kind, wanted.name, target, report, wanted.imatrix
-        )
-        made = _made(model, fresh, wanted)
-        if not fresh:
-            local_build.check_same(model, path.resolve())
-        return made
+        return _from_folder(path.resolve(), wanted, target, report)
     if wanted.text.lower().endswith(".gguf") and (
         is_there(path) or wanted.text.count("/") < 2 or wanted.text.startswith((".", "/"))
     ):
@@ -110,6 +100,19 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         return _made(here, False, wanted)
     build_folder.check_new(wanted.name or reference.name)
     return _planned(reference, known, wanted, target, report)
+
+
+def _from_folder(folder: Path, wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan:
+    """Make the model of a checkpoint's folder, or return what that means."""
+    _check_made_here(wanted, {"--keep-source": wanted.keep_source})
+    kind = types.file_type(wanted.quant) if wanted.quant else None
+    if wanted.dry_run:
+        return local_build.folder_summary(folder, kind, wanted.name, target, wanted.imatrix)
+    model, fresh = local_build.from_folder(folder, kind, wanted.name, target, report, wanted.imatrix)
+    made = _made(model, fresh, wanted)
+    if not fresh:
+        local_build.check_same(model, folder)
+    return made
 
 
 def _planned(
