@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from bench.peers import Peers
-from bench.tailor.quality import HIGH, LOW, SHARE
+from bench.tailor.quality import HIGH, LOW, SHARES
 from tests.support.bindings import SAME, distance_from_bindings
 from tests.support.tailoring import TailoringLab
 
@@ -17,7 +17,7 @@ def checked(lab: TailoringLab, programs: Peers, path: Path, n_threads: int) -> d
 
     Ends with a sentence where llama-bench does not load the file, or logits are not the same.
     """
-    types = lab.problem.within(lab.between(LOW, HIGH, SHARE), lab.standard(LOW))
+    types = lab.problem.within(lab.between(LOW, HIGH, SHARES[0]), lab.standard(LOW))
     lab.write(types, path)
     work = ["-p", "64", "-n", "16", "-r", "1", "-t", str(n_threads), "-o", "jsonl"]
     command = [str(programs.bench), "-m", str(path), *work]

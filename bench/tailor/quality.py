@@ -18,7 +18,11 @@ from tests.support.unequal_experts import write_unequal_experts
 STANDARD = ("Q3_K_M", "Q4_K_M", "Q2_K", "Q3_K_S", "IQ4_XS", "Q4_K_S", "Q5_K_M")
 BETWEEN, PLAIN = "between", "plain"
 BUDGETS = (*STANDARD, BETWEEN, PLAIN)
-LOW, HIGH, SHARE = "Q3_K_M", "IQ4_XS", 0.55  # a budget between two sizes
+LOW, HIGH = "Q3_K_M", "IQ4_XS"
+SHARES = (
+    0.55,
+    0.25,
+)  # of the way between these sizes: at the first nearly all matrices have room for the same type
 N_FILLS = 5  # of one budget: they differ by some percent
 MODELS = ("dense", "mixture")
 
@@ -68,16 +72,18 @@ def _equal(lab: TailoringLab, standard: str, budget: str, kind: str, problem: Ta
 
 
 def _between(lab: TailoringLab) -> Iterator[Comparison]:
-    """Compare a file between two sizes with the largest mix that fits, and with a random fill."""
-    budget, fixed = lab.between(LOW, HIGH, SHARE), lab.standard(LOW)
-    where = f"{SHARE:.0%} of the way from {LOW} to {HIGH}"
-    ours = lab.divergence("between tailored", lab.problem.within(budget, fixed))
-    yield Comparison(where, LOW, lab.divergence(LOW, fixed), ours)
-    fills = [
-        lab.divergence(f"between filled {seed}", lab.problem.simply_filled(budget, fixed, seed))
-        for seed in range(N_FILLS)
-    ]
-    yield Comparison(where, f"random fills, the mean of {N_FILLS}", fmean(fills), ours)
+    """Compare files between two sizes with the largest mix that fits, and with random fills."""
+    fixed = lab.standard(LOW)
+    theirs = lab.divergence(LOW, fixed)
+    for share in SHARES:
+        budget, where = lab.between(LOW, HIGH, share), f"{share:.0%} of the way from {LOW} to {HIGH}"
+        ours = lab.divergence(f"{share} tailored", lab.problem.within(budget, fixed))
+        yield Comparison(where, LOW, theirs, ours)
+        fills = [
+            lab.divergence(f"{share} filled {seed}", lab.problem.simply_filled(budget, fixed, seed))
+            for seed in range(N_FILLS)
+        ]
+        yield Comparison(where, f"random fills, the mean of {N_FILLS}", fmean(fills), ours)
 
 
 def made(model: str, work: Path, n_layer: int = N_LAYER, n_vocab: int = N_VOCAB) -> Path:
