@@ -9,6 +9,7 @@ from mixcli.engine.generation import Generation
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.sequence import Request, Sequence
 from mixcli.engine.step_costs import StepCosts
+from mixcli.engine.token_sampler import TokenSampler
 from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.llama.model import Vocab
 
@@ -45,11 +46,15 @@ class Admission:
             raise ContextOverflow(len(request.prompt), self._n_ctx)
         request.sampling.check_vocabulary(n_vocab)
 
-    def generation(self, request: Request, constraint: Constraint | None) -> Generation:
-        """Return the state of an answer, with its constraint compiled where that was not done before."""
+    def generation(
+        self, request: Request, constraint: Constraint | None, sampler: TokenSampler | None
+    ) -> Generation:
+        """Return the state of an answer, with its constraint and its sampler, which are made where that was not done before."""
         if constraint is None and request.constraint is not None:
             constraint = self.compile(request.constraint, at_start=not request.continues_text)
-        return Generation(request, self._vocab, self._n_ctx, constraint, self._costs, self._draft_model)
+        return Generation(
+            request, self._vocab, self._n_ctx, constraint, self._costs, self._draft_model, sampler
+        )
 
     def label_scores(self, request: Request) -> LabelScores:
         """Return the scores of a request's labels; raise ContextOverflow where the longest does not fit after the prompt."""

@@ -16,45 +16,68 @@ Schema = dict[str, Any]
 Values = tuple[Any, ...]
 
 
-def closed_values(schema: Schema, path: Path) -> Values | None:
-    """Return all values of the field at `path` in the order of the schema, each once; None where they cannot be listed.
+class ClosedValues:
+    """The listed values of the fields of one schema, which mixcli.engine.json_schema has prepared; an answer may have thousands of fields at one place of it."""
 
-    `schema` is one that mixcli.engine.json_schema has prepared. Below alternatives that are objects the
-    values depend on which of them is written, so they are not listed.
+    def __init__(self, schema: Schema) -> None:
+        self._root = schema
+        self._only_ones: dict[int, Schema | None] = {}  # by the identity of a part of the schema, as the next
+        self._values: dict[int, Values | None] = {}
+
+    def of(self, path: Path) -> Values | None:
+        """Return all values of the field at `path` in the order of the schema, each once; None where they cannot be listed.
+
+        Below alternatives that are objects the values depend on which of them is written, so they are not listed.
+        """
+        place: Any = self._root
+        for step in path:
+            only = self._only(place)
+            place = None if only is None else _below(only, step)
+            if place is None:
+                return None
+        if id(place) not in self._values:
+            self._values[id(place)] = self._listed(place)
+        return self._values[id(place)]
+
+    def _only(self, place: Any) -> Schema | None:
+        """Return the one schema that a value has to keep to; None where there are several."""
+        if id(place) not in self._only_ones:
+            branches = list(_alternatives(self._root, place))
+            self._only_ones[id(place)] = branches[0] if len(branches) == 1 else None
+        return self._only_ones[id(place)]
+
+    def _listed(self, place: Any) -> Values | None:
+        values: dict[str, Any] = {}
+        for one in _alternatives(self._root, place):
+            listed = _listed(one)
+            if listed is None:
+                return None
+            values |= {json.dumps(value): value for value in listed}
+        return tuple(values.values()) if 0 < len(values) <= MAX_VALUES else None
+
+
+def _alternatives(root: Schema, schema: Any) -> Iterator[Schema]:
+    """Yield the schemas of which a value has to keep to one, each once, references followed; an empty one stands for what is not followed.
+
+    One that was seen is not looked at again: alternatives that lead to the same ones, level by level, would be more than any time is enough for.
     """
-    found: list[Schema] = [schema]
-    for step in path:
-        branches = list(_alternatives(schema, found[0]))
-        if len(branches) != 1:
-            return None
-        below = _below(branches[0], step)
-        if below is None:
-            return None
-        found = [below]
-    values: dict[str, Any] = {}
-    for one in _alternatives(schema, found[0]):
-        listed = _listed(one)
-        if listed is None:
-            return None
-        values |= {json.dumps(value): value for value in listed}
-    return tuple(values.values()) if 0 < len(values) <= MAX_VALUES else None
-
-
-def _alternatives(root: Schema, schema: Any, hops: int = 0) -> Iterator[Schema]:
-    """Yield the schemas of which a value has to keep to one, references followed; an empty one stands for what is not followed."""
-    if not isinstance(schema, dict) or hops > _HOPS:
-        yield {}
-        return
-    said = schema.keys() - _TABLES
-    if said == {"$ref"}:
-        yield from _alternatives(root, _target(root, schema["$ref"]), hops + 1)
-        return
-    for key in ("anyOf", "oneOf", "allOf"):
-        if said == {key} and (key != "allOf" or len(schema[key]) == 1):
-            for one in schema[key]:
-                yield from _alternatives(root, one, hops + 1)
-            return
-    yield schema
+    todo, seen = [(schema, 0)], set[int]()
+    while todo:
+        one, hops = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if not isinstance(one, dict) or hops > _HOPS:
+            yield {}
+            continue
+        said = one.keys() - _TABLES
+        key = next((key for key in ("anyOf", "oneOf", "allOf") if said == {key}), "")
+        if said == {"$ref"}:
+            todo.append((_target(root, one["$ref"]), hops + 1))
+        elif key and (key != "allOf" or len(one[key]) == 1):
+            todo += [(each, hops + 1) for each in reversed(one[key])]
+        else:
+            yield one
 
 
 def _target(root: Schema, reference: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcli.engine.faults import BadLogits, IsOver, always_awaited, check_awaited
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
@@ -24,11 +25,15 @@ def pooling_of(model: Model) -> int | None:
 
 
 def embeddings(
-    model: Model, placement: Placement, texts: Sequence[Sequence[int]], pooling: int
+    model: Model,
+    placement: Placement,
+    texts: Sequence[Sequence[int]],
+    pooling: int,
+    is_over: IsOver = always_awaited,
 ) -> list[Vector]:
     """Return the embedding of each text (token ids, one at least), shape (n_embd,), of length one.
 
-    Raises DoesNotFit without room for a second, small context.
+    Raises DoesNotFit without room for a second, small context, BadLogits where it computes NaN, Abandoned once it `is_over`.
     """
     small = replace(
         placement,
@@ -38,14 +43,15 @@ def embeddings(
         n_seq_max=1,
     )
     with Context(model, small, embeddings=True) as context:
-        return [_embedding(context, tokens, pooling) for tokens in texts]
+        return [_embedding(context, tokens, pooling, is_over) for tokens in texts]
 
 
-def _embedding(context: Context, tokens: Sequence[int], pooling: int) -> Vector:
+def _embedding(context: Context, tokens: Sequence[int], pooling: int, is_over: IsOver) -> Vector:
     context.clear()
     batch = Batch(N_BATCH)
     pooled = np.zeros(context.model.n_embd, np.float64)
     for start in range(0, len(tokens), N_BATCH):
+        check_awaited(is_over)
         part = tokens[start : start + N_BATCH]
         batch.clear()
         batch.extend(part, start, 0, n_logits=len(part))
@@ -55,4 +61,6 @@ def _embedding(context: Context, tokens: Sequence[int], pooling: int) -> Vector:
             if pooling == MEAN or at == (0 if pooling == FIRST else len(tokens) - 1):
                 pooled += context.embedding(row)
     length = float(np.linalg.norm(pooled))
+    if not np.isfinite(length):
+        raise BadLogits(context.model)
     return (pooled / length if length else pooled).astype(np.float32)

@@ -26,6 +26,7 @@ from mixcli.engine.sequence import Output, Request, Sequence
 from mixcli.engine.step_costs import StepCosts
 from mixcli.engine.step_decoder import StepDecoder
 from mixcli.engine.step_results import StepResults
+from mixcli.engine.token_sampler import TokenSampler
 from mixcli.errors import BadRequest, Busy, MixcliError
 from mixcli.llama.context import ComputeError, Context, ContextLost
 from mixcli.llama.model import Model
@@ -33,6 +34,8 @@ from profiles.placement import outputs
 
 MAX_RUNNING = 32  # requests that are computed at the same time
 MAX_WAITING = 1024  # requests in the queue; more are turned away
+
+Choice = TokenSampler | None
 
 
 class Engine:
@@ -118,8 +121,8 @@ class Engine:
         """
         self._decoder.interrupt(request_id)
 
-    def add(self, request: Request, constraint: Constraint | None = None) -> None:
-        """Queue a request, with its constraint where that was compiled elsewhere.
+    def add(self, request: Request, constraint: Constraint | None = None, sampler: Choice = None) -> None:
+        """Queue a request, with its constraint and its sampler where these were made elsewhere.
 
         Raises ContextOverflow or BadRequest when it can never run, Busy when the queue is full; the engine is as before then.
         """
@@ -130,7 +133,7 @@ class Engine:
             raise Busy(f"{self.n_waiting:,} requests are queued already; retry in a few seconds")
         sequence = self._admission.sequence(request)
         if sequence.scores is None:
-            self._generations[request.id] = self._admission.generation(request, constraint)
+            self._generations[request.id] = self._admission.generation(request, constraint, sampler)
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
         if not self._scheduler.is_closed:

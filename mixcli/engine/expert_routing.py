@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixcli.engine.faults import IsOver, always_awaited, check_awaited
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.expert_choices import ExpertChoices, expert_numbers
@@ -25,10 +26,16 @@ class ExpertRouting:
     layers: tuple[tuple[int, ...], ...]
 
 
-def routing(model: Model, placement: Placement, tokens: Sequence[int], first: int) -> ExpertRouting:
+def routing(
+    model: Model,
+    placement: Placement,
+    tokens: Sequence[int],
+    first: int,
+    is_over: IsOver = always_awaited,
+) -> ExpertRouting:
     """Return how often each layer's router chose each expert for tokens[first:].
 
-    Raises UsageError for a dense model and DoesNotFit without room for a second, small context.
+    Raises UsageError for a dense model, DoesNotFit without room for a second, small context, Abandoned once it `is_over`.
     """
     n_expert, n_used = expert_numbers(model)
     counts = np.zeros((model.n_layer, n_expert), np.int64)
@@ -43,6 +50,7 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
     with Context(model, small, tap=NamedTensors(choices)) as context:
         batch = Batch(N_BATCH)
         for start in range(0, len(tokens), N_BATCH):
+            check_awaited(is_over)
             part = tokens[start : start + N_BATCH]
             batch.clear()
             batch.extend(part, start, 0, n_logits=len(part))

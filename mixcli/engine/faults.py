@@ -1,10 +1,38 @@
-"""Turn an exception in one request into the error of that request, so that the process continues."""
+"""What ends one request: an exception in it becomes its error, so that the process continues; a model that computes NaN; a client that has left."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mixcli.errors import InternalError, MixcliError
+from mixcli.llama.model import Model
+
+IsOver = Callable[[], bool]  # whether no client waits for the result of a long computation any more
+
+
+class BadLogits(MixcliError):
+    """The model computes NaN: its weights are broken."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(
+            f"{model.path.name} computes NaN: its weights are damaged; "
+            "check the file with `mixcli verify` or pull it again"
+        )
+
+
+class Abandoned(MixcliError):
+    """No client waits for the result any more."""
+
+
+def check_awaited(is_over: IsOver) -> None:
+    """Raise Abandoned between two parts of a long computation that no client waits for."""
+    if is_over():
+        raise Abandoned("the client has left")
+
+
+def always_awaited() -> bool:
+    """Return that a result is waited for in any case."""
+    return False
 
 
 def request_error(error: Exception) -> MixcliError:

@@ -7,7 +7,7 @@ where another value begins with it. Any other field gets the product of the prob
 """
 
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -16,7 +16,7 @@ from math import exp
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcli.engine.closed_values import closed_values
+from mixcli.engine.closed_values import ClosedValues
 from mixcli.engine.labels import LabelScores, TokenIds, normalized
 from mixcli.llama.model import Vocab
 from mixcli.request.json_fields import JsonField, json_fields, path_name, value_text
@@ -86,14 +86,17 @@ class FieldScores:
         n_room: int,
     ) -> None:
         self._answer = _Answer(written, n_thought, form.encode, vocab)
-        schema = json.loads(form.schema)
+        closed_values = ClosedValues(json.loads(form.schema))
         self._fields: list[JsonField | _Closed] = []
         labels: list[tuple[int, ...]] = []
         ends_of: list[TokenIds] = []
+        n_left = MAX_LABELS
         for field in self._answer.fields:
-            values = closed_values(schema, field.path)
-            closed = self._closed(field, values, ends) if values else None
-            if closed is None or closed.longest > n_room or len(labels) + len(closed.labels) > MAX_LABELS:
+            values, closed = closed_values.of(field.path), None
+            if values and len(values) <= n_left:  # before they are split into tokens
+                closed = self._closed(field, values, ends)
+                n_left -= len(values)
+            if closed is None or closed.longest > n_room:
                 self._fields.append(field)
             else:
                 self._fields.append(closed)
@@ -169,6 +172,7 @@ class _Answer:
         vocab: Vocab,
     ) -> None:
         self._written, self._encode = written, encode
+        self._encoded: dict[str, tuple[int, ...]] = {}  # the fields of a list have the same values
         pieces = [vocab.piece(one.token) for one in written]
         marks = [i + 1 for i, piece in enumerate(pieces) if not piece]  # a control token opens the content
         n_before = max([n_thought, *marks])
@@ -203,18 +207,17 @@ class _Answer:
             text = json.dumps(value, ensure_ascii=False)
             text = text[:-1] if isinstance(value, str) else text
             rest = lead + text if kept <= begin else text[1:]
-            found.append((*before, *self._encode(rest)))
+            if rest not in self._encoded:
+                self._encoded[rest] = tuple(self._encode(rest))
+            found.append((*before, *self._encoded[rest]))
         return tuple(found)
 
     def product(self, field: JsonField) -> FieldProbability:
         """Return the product over the tokens that a field takes; of a text with its closing quote, without the opening one."""
         begin, end = self._span(field)
         begin += isinstance(field.value, str)
-        taken = [
-            one.logprob
-            for one, first, after in zip(self._written, self._starts[:-1], self._starts[1:], strict=True)
-            if first < end and after > begin
-        ]
+        first, after = bisect_right(self._starts, begin) - 1, bisect_left(self._starts, end)
+        taken = [one.logprob for one in self._written[first:after]]
         return FieldProbability(path_name(field.path), exp(sum(taken)), n_tokens=len(taken))
 
     def _span(self, field: JsonField) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from mixcli.engine.logprobs import token_logprobs
 from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.sequence import FinishReason, Request, Sequence, TokenResult
 from mixcli.engine.step_costs import StepCosts
-from mixcli.engine.token_sampler import Logits
+from mixcli.engine.token_sampler import Logits, TokenSampler
 from mixcli.llama.model import Vocab
 from mixcli.prompts.answer_parser import Segment, joined
 from mixcli.prompts.detokenizer import Detokenizer, StopMatcher
@@ -33,7 +33,7 @@ class Drafts(Protocol):
 
 
 class Generation:
-    """Owns the native sampler of one request; `constraint` is its own too."""
+    """Owns the native sampler of one request, which may have been made elsewhere; `constraint` is its own too."""
 
     def __init__(
         self,
@@ -43,9 +43,10 @@ class Generation:
         constraint: Constraint | None,
         costs: StepCosts,
         draft_model: DraftModel | None = None,
+        sampler: TokenSampler | None = None,
     ) -> None:
         self._request, self._vocab = request, vocab
-        self._sampler = request.sampling.chooser(vocab, n_ctx, request.prompt)
+        self._sampler = sampler or request.sampling.chooser(vocab, n_ctx, request.prompt)
         self._constraint = constraint
         self._detokenizer = Detokenizer(vocab, at_start=not request.continues_text)
         self._stops = StopMatcher(request.sampling.stop)

@@ -21,7 +21,8 @@ from mixcli.request.schema_limits import MAX_DEPTH, containers
 MAX_COUNT = 10_000  # lengths and counts
 EXACT = 1 << 53  # whole numbers beyond it are rounded by llguidance, which counts in doubles
 
-_REPEAT = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
+# possessive, as no part may end before it does: with blanks between the numbers the time would grow with the third power of their number
+_REPEAT = re.compile(r"\{\s*+(\d*+)\s*+(?:,\s*+(\d*+)\s*+)?\}|~\s*+(\d++)(?:\s*+\.\.\s*+(\d++))?")
 _BEYOND_REGULAR = re.compile(r"\(\?<?[=!]|(?<!\\)(?:\\\\)*\\[1-9k]")
 _ONE = frozenset({"additionalItems", "additionalProperties", "items"})
 _LIST = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})

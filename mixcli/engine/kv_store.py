@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcli.engine.faults import survived
 from mixcli.system.regular_file import open_regular
 
 MAGIC = b"mixcliKV"
@@ -190,12 +191,13 @@ class KvStore:
 
     def _work_off(self) -> None:
         while (work := self._work.get()) is not None:
-            work()
+            with survived():
+                work()
 
     def _finish(self, unfinished: Path, tokens: Tokens) -> None:
         try:
             self._seal_and_name(unfinished, tokens)
-        except OSError:
+        except (OSError, ValueError):  # or it was cut off by another process
             _remove([unfinished])
 
     def _seal_and_name(self, unfinished: Path, tokens: Tokens) -> None:

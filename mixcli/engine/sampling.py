@@ -19,6 +19,7 @@ from mixcli.request.sampling_table import (
 )
 
 MAX_BIASES = 4096
+QUICK_BREAKERS = 16  # characters of all of them, each of which takes a millisecond or more
 _TOKENS, _BIASES = Range(0, (1 << 31) - 1, whole=True), Range(-100, 100)
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's sign for "choose one yourself"
 
@@ -119,6 +120,11 @@ class SamplingParams:
             draw=None if self._greedy else self._drawing(vocab),
             bound=self._bound,
         )
+
+    @property
+    def has_long_breakers(self) -> bool:
+        """Return whether a sampler with texts that end repetitions takes long to make."""
+        return self.dry_multiplier > 0 and sum(map(len, self.dry_sequence_breakers)) > QUICK_BREAKERS
 
     @property
     def _greedy(self) -> bool:

@@ -1,19 +1,17 @@
 """Decode one step of the scheduler with llama.cpp."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcli.engine.faults import BadLogits
 from mixcli.engine.kv_memory import KvMemory
 from mixcli.engine.scheduler import Chunk, Step
-from mixcli.errors import MixcliError
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 
 LONG_STEP = 64  # tokens in a decode that is worth interrupting
-
-
-class BadLogits(MixcliError):
-    """The model computes NaN: its weights are broken."""
 
 
 class StepDecoder:
@@ -71,13 +69,15 @@ class StepDecoder:
         """View the logits after token `row` of the last step, shape (n_vocab,); valid until the next step."""
         return self._context.logits(row)
 
-    def check_logits(self, row: int) -> None:
-        """Raise BadLogits for logits that no sound weights give; a NaN behind K-quants shows as logits that are all equal."""
+    def check_logits(self, row: int, *, is_first: bool) -> None:
+        """Raise BadLogits for logits that no sound weights give: NaN, which behind K-quants shows as logits that are all equal.
+
+        A prompt may have no token of the damaged weights, and the answer one: then all logits behind it are NaN, or equal, which three of them show.
+        """
         logits = self.logits(row)
-        least, most = float(logits.min()), float(logits.max())
-        if np.isfinite(least) and np.isfinite(most) and least < most:
+        a, b, c = logits[0], logits[len(logits) // 2], logits[-1]
+        if not is_first and not math.isnan(a) and not a == b == c:
             return
-        raise BadLogits(
-            f"{self._context.model.path.name} computes NaN: its weights are damaged; "
-            "check the file with `mixcli verify` or pull it again"
-        )
+        least, most = float(logits.min()), float(logits.max())
+        if not (np.isfinite(least) and np.isfinite(most) and least < most):
+            raise BadLogits(self._context.model)

@@ -47,8 +47,8 @@ class StepResults:
                 if not sequence.n_generated
                 else None
             )
-        if sequence.n_generated == 0:
-            self._decoder.check_logits(row)
+        for i in range(chunk.n_logits):
+            self._decoder.check_logits(row + i, is_first=i == 0 and not sequence.n_generated)
         return self._generate(chunk, row) if sequence.scores is None else self._score(chunk, row)
 
     def of_scoring(self, scoring: Scoring, row: int) -> Output | None:
@@ -56,6 +56,7 @@ class StepResults:
         scores = scoring.sequence.scores
         assert scores is not None
         for i, node in enumerate(scoring.nodes):
+            self._decoder.check_logits(row + i, is_first=False)
             scores.see(node.branch, node.offset, self._decoder.logits(row + i))
         return self._best_label(scoring.sequence)
 

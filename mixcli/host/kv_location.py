@@ -15,31 +15,31 @@ from profiles.placement import Placement
 LIMIT = "4GiB"
 HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
 
+Identity = tuple[str, int, int, int]  # a hash of its head, its size, time and inode
 
-def open_store(path: Path, placement: Placement) -> KvStore | None:
-    """Return the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0 or cannot be used.
-
-    Raises UsageError for a size that is not valid; the model can be used without a store.
-    """
-    limit = _limit(os.environ.get("MIXCLI_KV_DISK", "").strip() or LIMIT)
-    if not limit:
-        return None
+def file_identity(path: Path) -> Identity | None:
+    """Return what tells a file from another of the same name; None where it cannot be read."""
     try:
         status = path.stat()
         with path.open("rb") as file:
             head = hashlib.sha256(file.read(HEAD)).hexdigest()
     except OSError:
         return None
-    parts = [
-        head,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ino,
-        placement.type_k,
-        placement.type_v,
-        placement.flash_attn,
-        library_identity(),
-    ]
+    return head, status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def open_store(path: Path, loaded: Identity | None, placement: Placement) -> KvStore | None:
+    """Return the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0 or cannot be used.
+
+    `loaded` is the file's identity before it was loaded. Raises UsageError for a size that is not valid, and for a file that was replaced since: its
+    texts would be taken for those of the other one. The model can be used without a store.
+    """
+    limit = _limit(os.environ.get("MIXCLI_KV_DISK", "").strip() or LIMIT)
+    if not limit or loaded is None:
+        return None
+    if file_identity(path) != loaded:
+        raise UsageError(f"the disk cache is off: {path.name} was replaced while it was loaded")
+    parts = [*loaded, placement.type_k, placement.type_v, placement.flash_attn, library_identity()]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     return KvStore(paths.cache_dir() / "kv", key, limit)
 

@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,14 +19,14 @@ from mixcli.engine.engine import MAX_RUNNING, MAX_WAITING, Engine
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
 from mixcli.errors import Busy, MixcliError, ModelDied, NotReachable
-from mixcli.host.call import Call, Item, deliver
+from mixcli.host.call import Call, ChatQuestion, Item, deliver
 from mixcli.host.cpu_arbiter import CpuArbiter
 from mixcli.host.cpu_contention import CpuContention
 from mixcli.host.drafting import load_drafter
-from mixcli.host.kv_location import open_store
+from mixcli.host.kv_location import file_identity, open_store
 from mixcli.host.meter import EngineMeter
 from mixcli.host.metrics import HostMetrics
-from mixcli.host.preparation import NO_FEATURES, Features, Lanes, Preparation, Prepared
+from mixcli.host.preparation import NO_FEATURES, QUICK, Features, Lanes, Preparation, Prepared
 from mixcli.host.protocol.health import HostCounts
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.protocol.paths import FAILED, LOADING, READY
@@ -38,6 +39,7 @@ from mixcli.system import paths
 
 T = TypeVar("T")
 
+MAX_INBOX = 0.2  # seconds for which requests that run wait while others begin or end
 MAX_CALLS = MAX_WAITING + MAX_RUNNING  # that are not answered yet, wherever they are
 ENDED = "the model process was stopped before the answer was complete; retry to load the model again"
 
@@ -73,8 +75,7 @@ class EngineLoop:
         if (n := len(self._asked)) >= MAX_CALLS:
             raise Busy(f"{n:,} requests are queued already; retry in a few seconds")
         self._asked[call.id] = call
-        slow = self._needs_grammar(call)
-        self._lanes.put(lambda: self._prepare(call), call.question.n_characters, slow=slow)
+        self._lanes.put(lambda: self._prepare(call), 0, slow=self._is_slow(call.question))
 
     def abort(self, call: Call) -> None:
         """Drop a call whose client is gone."""
@@ -132,8 +133,10 @@ class EngineLoop:
             raise ModelDied(ENDED)
         return self._preparation
 
-    def _needs_grammar(self, call: Call) -> bool:
-        question = call.question
+    def _is_slow(self, question: ChatQuestion) -> bool:
+        """Return whether preparing a question may take seconds: for a long text, a new grammar, or texts that end repetitions."""
+        if question.n_characters > QUICK or question.sampling.has_long_breakers:
+            return True
         is_free = question.constraint is None and not question.tool_use.tools
         return not is_free and (self.status != READY or self._preparation.needs_grammar(question))
 
@@ -181,11 +184,9 @@ class EngineLoop:
                 self._on_state()
             return not self._closing.is_set()
 
-        order = self.spec.order
+        order, path, identity = self.spec.order, self.spec.name.path, file_identity(self.spec.name.path)
         smaller = (order.smaller.placement, order.smaller.expected) if order.smaller else None
-        self._loaded: Loaded = load(
-            self.spec.name.path, order.placement, order.expected, smaller, on_progress
-        )
+        self._loaded: Loaded = load(path, order.placement, order.expected, smaller, on_progress)
         drafter = load_drafter(order, self._loaded)
         self.notes += self._loaded.notes
         self.placement = self._loaded.placement
@@ -194,7 +195,7 @@ class EngineLoop:
         self._answers = AnswerTokenCache(self._vocab)
         store = None
         try:
-            store = open_store(self.spec.name.path, self.placement)
+            store = open_store(path, identity, self.placement)
         except MixcliError as error:
             self.notes.append(str(error))
         except OSError as error:  # a folder that may not be read: nothing is kept
@@ -208,8 +209,9 @@ class EngineLoop:
         self._preparation = Preparation(self._loaded, chat_format, self._answers, self._engine)
 
     def _turn(self) -> None:
-        """Take what is in the inbox, waiting for it when there is nothing else to do, then step once."""
-        while not self._inbox.empty() or not self._engine.has_work:
+        """Take what is in the inbox, for a moment, waiting for it when there is nothing else to do, then step once."""
+        until = time.monotonic() + MAX_INBOX
+        while not self._engine.has_work or (not self._inbox.empty() and time.monotonic() < until):
             if not self._engine.has_work:
                 self._sharing.idle()
             action = self._inbox.get()
@@ -268,7 +270,7 @@ class EngineLoop:
             return
         call.n_prompt, call.n_dropped = len(prepared.request.prompt), prepared.n_dropped
         try:
-            self._engine.add(prepared.request, prepared.constraint)
+            self._engine.add(prepared.request, prepared.constraint, prepared.sampler)
         except Exception as error:
             deliver([(call, request_error(error))])
         else:

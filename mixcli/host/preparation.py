@@ -9,24 +9,25 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar
 
-from mixcli.engine.answer_grammar import answer_grammar, named, schema_of
+from mixcli.engine.answer_grammar import answer_grammar
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.embedding import Vector, embeddings, pooling_of
 from mixcli.engine.engine import Engine
 from mixcli.engine.expert_routing import ExpertRouting, routing
-from mixcli.engine.faults import request_error
+from mixcli.engine.faults import IsOver, request_error
 from mixcli.engine.field_scores import FieldForm
-from mixcli.engine.json_schema import Unenforceable
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prompt_logprobs import prompt_logprobs
 from mixcli.engine.sequence import AnswerShape, Label, Request
+from mixcli.engine.token_sampler import TokenSampler
 from mixcli.errors import BadRequest, ContextOverflow, ModelDied
 from mixcli.host.call import ChatQuestion
+from mixcli.host.loose_tools import LooseTools
 from mixcli.llama.loading import Loaded
 from mixcli.prompts.answer_tokens import AnswerTokenCache
 from mixcli.prompts.base_model import NO_FORMAT
@@ -38,6 +39,7 @@ from mixcli.prompts.min_tokens import TokenBound
 from mixcli.prompts.raw_prompt import RawPrompt, RawPrompts
 
 T = TypeVar("T")
+Scores = list[TokenLogprobs | None]  # of the tokens of a prompt, None for the first
 
 QUICK = 1 << 15  # characters that are split into tokens in a few milliseconds
 LONGEST_TOKEN = 512  # characters for each token of the context that a text may have to be counted
@@ -111,6 +113,7 @@ class Prepared:
 
     request: Request
     constraint: Constraint | None
+    sampler: TokenSampler | None  # of an answer that is not one of several labels
     n_dropped: int
 
 
@@ -122,6 +125,7 @@ class Preparation:
     format: ChatFormat
     answers: AnswerTokenCache
     engine: Engine
+    loose_tools: LooseTools = field(default_factory=LooseTools)
 
     def prepare(self, call_id: str, question: ChatQuestion) -> Prepared:
         """Make the engine's request of a question; raise BadRequest or ContextOverflow for one that can never run."""
@@ -129,6 +133,8 @@ class Preparation:
         prompt, n_dropped = question.shared_prompt.get(question, lambda: self._encoded(question))
         shape = None if labels or question.raw else self._shape(question, prompt)
         constraint = None if labels else self._constraint(question, shape)
+        vocab = self.loaded.model.vocab
+        sampler = None if labels else question.sampling.chooser(vocab, self._n_ctx, prompt)
         request = Request(
             id=call_id,
             prompt=tuple(prompt),
@@ -144,7 +150,7 @@ class Preparation:
             shape=shape,
             fields=self._fields(question) if question.field_probs else None,
         )
-        return Prepared(request, constraint, n_dropped)
+        return Prepared(request, constraint, sampler, n_dropped)
 
     def _fields(self, question: ChatQuestion) -> FieldForm:
         """Return what is needed to score the fields of an answer in JSON."""
@@ -171,29 +177,13 @@ class Preparation:
             spec = self._grammar(question, shape, free)
             return self.engine.compile(spec, at_start=not question.continues_text) if spec else None
 
+        use = question.tool_use
         try:
-            return compiled(frozenset())
+            return compiled(self.loose_tools.known(use))
         except BadRequest:
-            free = self._too_complex(question)  # an invalid one, or one of a strict tool, is refused by name
-            loose = frozenset(tool.name for tool in question.tool_use.callable if not tool.strict)
-            if not loose:
+            if (free := self.loose_tools.found(use, self.engine)) is None:
                 raise
-            return compiled(free or loose)
-
-    def _too_complex(self, question: ChatQuestion) -> frozenset[str]:
-        """Return the names of the tools whose schemas are too complex; raise BadRequest for one that is invalid, or strict."""
-        found = set()
-        for tool in question.tool_use.callable:
-            schema = schema_of(question.tool_use, tool)
-            try:
-                self.engine.compile(schema, at_start=False)
-            except Unenforceable as error:
-                if tool.strict:
-                    raise named(error, tool) from None
-                found.add(tool.name)
-            except BadRequest as error:
-                raise named(error, tool) from None
-        return frozenset(found)
+            return compiled(free)
 
     def _grammar(
         self,
@@ -287,11 +277,11 @@ class Preparation:
         parts = self.format.parts(self._checked(messages), options)
         return "".join(part if isinstance(part, str) else vocab.text(part) for part in parts)
 
-    def prompt_logprobs(self, tokens: Sequence[int], n_top: int) -> list[TokenLogprobs | None]:
+    def prompt_logprobs(self, tokens: Sequence[int], n_top: int, is_over: IsOver) -> Scores:
         """Return the log-probabilities of a prompt's tokens; None for the first."""
-        return prompt_logprobs(self.loaded.model, self.loaded.placement, tokens, n_top)
+        return prompt_logprobs(self.loaded.model, self.loaded.placement, tokens, n_top, is_over)
 
-    def embeddings(self, prompts: Sequence[RawPrompt]) -> tuple[list[Vector], int]:
+    def embeddings(self, prompts: Sequence[RawPrompt], is_over: IsOver) -> tuple[list[Vector], int]:
         """Return the embedding of each text, and the tokens of all; raise BadRequest where the model is not made for it."""
         pooling = pooling_of(self.loaded.model)
         if pooling is None:
@@ -301,7 +291,8 @@ class Preparation:
                 param="model",
             )
         tokens = [self.encode_raw(prompt, "input") for prompt in prompts]
-        return embeddings(self.loaded.model, self.loaded.placement, tokens, pooling), sum(map(len, tokens))
+        vectors = embeddings(self.loaded.model, self.loaded.placement, tokens, pooling, is_over)
+        return vectors, sum(map(len, tokens))
 
     def features(self) -> Features:
         """Return what the model can be used for."""
@@ -315,7 +306,7 @@ class Preparation:
         }
         return Features(capabilities, self.format.efforts)
 
-    def routing(self, messages: Sequence[Message]) -> ExpertRouting:
+    def routing(self, messages: Sequence[Message], is_over: IsOver) -> ExpertRouting:
         """Return which experts the last message of a conversation was given to."""
         if not messages or messages[-1].role != "assistant":
             raise BadRequest("the last message must have the role assistant", param="messages")
@@ -326,7 +317,7 @@ class Preparation:
         tokens = [*before, *(spoken.tokens or self.format.encode_answer(spoken.content))]
         if len(tokens) > self._n_ctx:
             raise ContextOverflow(len(tokens), self._n_ctx)
-        return routing(self.loaded.model, self.loaded.placement, tokens, len(before))
+        return routing(self.loaded.model, self.loaded.placement, tokens, len(before), is_over)
 
     @property
     def _n_ctx(self) -> int:

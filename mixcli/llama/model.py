@@ -194,6 +194,7 @@ class Vocab:
         self._pointer = C.llama_model_get_vocab(model.pointer)
         self.n_tokens = int(C.llama_vocab_n_tokens(self._pointer))
         self._pieces: dict[int, bytes] = {}
+        self.stages: dict[tuple[object, ...], Owner] = {}  # of samplers, by what they were made for
 
     @property
     def addresses(self) -> tuple[int, int]:

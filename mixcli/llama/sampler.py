@@ -10,6 +10,8 @@ from mixcli.llama.candidates import Candidates
 from mixcli.llama.model import Vocab
 from mixcli.llama.native import Owner
 
+MAX_KNOWN = 8  # DRY stages that are kept to be copied
+
 
 class Sampler(Owner):
     """A chain of llama.cpp's samplers; stages run in the order in which they are added."""
@@ -54,10 +56,8 @@ class Sampler(Owner):
         seen: Iterable[int] = (),
     ) -> Self:
         """Penalize a token that would extend a repetition beyond `allowed_length` tokens; breakers end a repetition."""
-        texts = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
-        stage = C.llama_sampler_init_dry(
-            vocab._pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
-        )
+        known = _dry_stage(vocab, multiplier, base, allowed_length, last_n, tuple(breakers))
+        stage = C.llama_sampler_clone(known.pointer)
         for token in seen:
             C.llama_sampler_accept(stage, token)
         return self._add(stage)
@@ -100,3 +100,20 @@ class Sampler(Owner):
     def accept(self, token: int) -> None:
         """Pass the chosen token to the stages that remember."""
         C.llama_sampler_accept(self.pointer, token)
+
+
+def _dry_stage(vocab: Vocab, *key: float | tuple[str, ...]) -> Owner:
+    """Return a DRY stage that has seen no token. llama.cpp compares each breaker with every token of the vocabulary: a long one takes 0.1 s and more."""
+    known = vocab.stages.get(key)
+    if known is None:
+        multiplier, base, allowed_length, last_n, breakers = key
+        assert isinstance(breakers, tuple)
+        texts = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
+        stage = C.llama_sampler_init_dry(
+            vocab._pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
+        )
+        known = Owner(stage, C.llama_sampler_free)
+        while len(vocab.stages) >= MAX_KNOWN:
+            vocab.stages.pop(next(iter(vocab.stages)), None)
+        vocab.stages[key] = known
+    return known

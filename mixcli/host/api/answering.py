@@ -116,7 +116,10 @@ async def _claimed(state: HostState, name: Name, body: bytes, http: Request) -> 
     try:
         while not claim.done():
             await asyncio.wait({claim}, timeout=0.2)
-            if not claim.done() and (state.closing.is_set() or await http.is_disconnected()):
+            is_left = not claim.done() and (state.closing.is_set() or await http.is_disconnected())
+            if (
+                is_left and claim.cancel()
+            ):  # unless it got the name meanwhile: then the answer, which ends at once, gives it back
                 return Response(status_code=GONE)
         kept = claim.result()
     finally:
@@ -171,7 +174,7 @@ async def _outputs(
     items: asyncio.Queue[tuple[Call, Item]] = asyncio.Queue()
     clock = asyncio.get_running_loop().time
     with state.keep_alive.client():
-        leaving = asyncio.create_task(_disconnected(http))
+        leaving = asyncio.create_task(disconnected(http))
         leaving.add_done_callback(lambda _: _abort(state, calls))
         n_open, spoke = len(calls), clock()
         try:
@@ -206,7 +209,7 @@ async def _outputs(
                 call.items = None
 
 
-async def _disconnected(http: Request) -> None:
+async def disconnected(http: Request) -> None:
     """Return when the client has left; its request has been read."""
     while (await http.receive())["type"] != "http.disconnect":
         pass

@@ -1,6 +1,5 @@
 """POST /v1/embeddings: OpenAI's embeddings, of models that are made for them."""
 
-import asyncio
 import base64
 from collections.abc import Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from mixcli.engine.embedding import Vector
 from mixcli.errors import BadRequest
+from mixcli.host.api.beside import computed_beside
 from mixcli.host.api.completion_schema import PromptField
 from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import parsed, read
@@ -66,9 +66,9 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         state.check_open()
         request = await read(http, partial(parsed, EmbeddingRequest))
         prompts = request.prompts()
-        with state.keep_alive.client():
-            computing = state.engine.compute_beside(lambda model: model.embeddings(prompts))
-            vectors, n_tokens = await asyncio.wrap_future(computing)
+        vectors, n_tokens = await computed_beside(
+            state, http, lambda model, is_over: model.embeddings(prompts, is_over)
+        )
         if request.dimensions not in (None, len(vectors[0])):
             raise BadRequest(
                 f"dimensions is {request.dimensions}; this model supports only {len(vectors[0])}",

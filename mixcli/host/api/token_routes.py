@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from mixcli.errors import BadRequest
+from mixcli.host.api.beside import computed_beside
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
 from mixcli.host.api.json_body import parsed, read
@@ -142,9 +143,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         state.check_open()
         request = await read(http, partial(parsed, ExpertsRequest))
         messages = conversation(request.messages)
-        routing = await asyncio.wrap_future(
-            state.engine.compute_beside(lambda model: model.routing(messages))
-        )
+        routing = await computed_beside(state, http, lambda model, is_over: model.routing(messages, is_over))
         return JSONResponse(asdict(routing))
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from mixcli.engine.closed_values import MAX_VALUES, closed_values
+from mixcli.engine.closed_values import MAX_VALUES, ClosedValues
+from tests.support.costly import runs
 
 CLOSED: list[tuple[dict[str, Any], list[object]]] = [
     ({"enum": ["a", "b"]}, ["a", "b"]),
@@ -40,12 +41,12 @@ def within(schema: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("schema", "values"), CLOSED)
 def test_listed(schema: dict[str, Any], values: list[object]) -> None:
-    assert list(closed_values(within(schema), ("f", 7)) or ()) == values
+    assert list(ClosedValues(within(schema)).of(("f", 7)) or ()) == values
 
 
 @pytest.mark.parametrize("schema", OPEN)
 def test_open(schema: dict[str, Any]) -> None:
-    assert closed_values(within(schema), ("f", 0)) is None
+    assert ClosedValues(within(schema)).of(("f", 0)) is None
 
 
 def test_what_depends_on_the_rest_of_the_answer_is_open() -> None:
@@ -54,5 +55,17 @@ def test_what_depends_on_the_rest_of_the_answer_is_open() -> None:
         {"type": "object", "properties": {"kind": {"const": kind}, "n": {"enum": numbers}}}
         for kind, numbers in (("a", [1, 2]), ("b", [3]))
     ]
-    assert closed_values({"anyOf": kinds}, ("n",)) is None
-    assert closed_values({"type": "object", "properties": {}}, ("n",)) is None
+    assert ClosedValues({"anyOf": kinds}).of(("n",)) is None
+    assert ClosedValues({"type": "object", "properties": {}}).of(("n",)) is None
+
+
+def test_alternatives_that_lead_to_the_same_ones_are_looked_at_once() -> None:
+    """Ten at each of twelve levels would be a thousand billion ways to one value."""
+    code = """
+from mixcli.engine.closed_values import ClosedValues
+levels = {f"L{i}": {"anyOf": [{"$ref": f"#/$defs/L{i + 1}"}] * 10} for i in range(12)}
+field = {"type": "array", "items": {"$ref": "#/$defs/L0"}}
+values = ClosedValues({"properties": {"f": field}, "$defs": {**levels, "L12": {"enum": ["a", "b"]}}})
+print(*values.of(("f", 3)), values.of(("f", 3, "x")))
+"""
+    assert runs(code) == "a b None"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mixcli.engine import pace
 from mixcli.engine.engine import Engine
+from mixcli.engine.faults import BadLogits
 from mixcli.engine.sampling import SamplingParams
-from mixcli.engine.sequence import Output, Request
-from mixcli.engine.step_decoder import BadLogits
+from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.llama import ggml
 from mixcli.llama.batch import Batch
@@ -25,10 +25,13 @@ from mixcli.prompts.messages import Message
 from quantize.sources.gguf_header import read_header
 from tests.support.greedy import answered, assert_same_up_to_ties
 from tests.support.models import PLACEMENT, ask, finish
+from tests.support.tiny_models import N_VOCAB as N_TINY
+from tests.support.tiny_models import tiny_model
 from tests.support.traces import SMALL_CAPITAL
 from tests.support.waiting import LIMIT
 
 MakeEngine = Callable[..., Engine]
+NAN = 300  # the token of a tiny model whose weights a test damages
 QUESTION = [
     Message("system", "Answer in one sentence."),
     Message("user", "What is the capital of France?"),
@@ -296,6 +299,33 @@ def test_weights_of_nan_are_noticed_at_the_first_logits(tmp_path: Path, name: st
             assert "NaN" in str(output.error)
             assert output.error.exit_code == 1
             assert not engine.has_work
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize("labels", [(), (Label("a", (NAN, 5)), Label("b", (NAN, 6)))])
+def test_weights_of_nan_that_only_the_answer_meets_are_noticed(
+    tmp_path: Path, temperature: float, labels: tuple[Label, ...]
+) -> None:
+    """One token's embedding is damaged: the prompt is sound, and what follows the token is not."""
+    path = tmp_path / "nan.gguf"
+    tiny_model(path)
+    tensor = read_header(path).tensor("token_embd.weight")
+    assert tensor is not None
+    placement = replace(PLACEMENT, n_ctx=256)
+    n_row = tensor.n_bytes // N_TINY
+    with path.open("r+b") as file:
+        file.seek(tensor.offset + NAN * n_row)
+        file.write(b"\xff" * n_row)
+    with Model.load(path, placement) as model, Context(model, placement) as context:
+        assert model.vocab.n_tokens == N_TINY
+        engine = Engine(model, context)
+        params = SamplingParams(temperature=temperature, logit_bias={NAN: 100.0}, max_tokens=9)
+        engine.add(Request("asked", (5, 6, 7), params, labels=labels))
+        outputs: list[Output] = []
+        while engine.has_work:
+            outputs += engine.step()
+        assert isinstance(outputs[-1].error, BadLogits)
+        assert [token for output in outputs for token in output.token_ids] == [NAN] * (not labels)
 
 
 @pytest.mark.parametrize(

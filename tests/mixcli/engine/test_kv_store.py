@@ -13,7 +13,7 @@ from mixcli.engine.kv_store import KvEntry, KvStore
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Request
 from mixcli.errors import UsageError
-from mixcli.host.kv_location import open_store
+from mixcli.host.kv_location import file_identity, open_store
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from profiles.placement import Placement
@@ -51,6 +51,19 @@ def test_the_longest_common_beginning_is_found_also_by_the_next_process(tmp_path
         assert one.check(entry)
         assert one.find([999, 998]) is None
     assert KvStore(tmp_path, "other", 1 << 20).find(TEXT) is None
+
+
+def test_an_error_in_the_thread_of_the_store_is_the_last_of_one_text_only(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def torn() -> None:
+        raise ValueError("truncated")
+
+    store = KvStore(tmp_path, "key", 1 << 20)
+    store._put(torn)
+    assert saved(store, TEXT)
+    assert found(store, TEXT).n_tokens == len(TEXT)
+    assert "ValueError: truncated" in capfd.readouterr().err
 
 
 def test_the_last_token_of_a_prompt_does_not_count(tmp_path: Path) -> None:
@@ -182,14 +195,33 @@ def test_two_hosts_at_once(tmp_path: Path) -> None:
 def test_a_limit_that_is_none_is_a_sentence(
     smol_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
+    identity = file_identity(smol_path)
     monkeypatch.setenv("MIXCLI_KV_DISK", said)
     with pytest.raises(UsageError, match="MIXCLI_KV_DISK"):
-        open_store(smol_path, Placement())
+        open_store(smol_path, identity, Placement())
     for off in ("0", "0GiB"):
         monkeypatch.setenv("MIXCLI_KV_DISK", off)
-        assert open_store(smol_path, Placement()) is None
+        assert open_store(smol_path, identity, Placement()) is None
     monkeypatch.setenv("MIXCLI_KV_DISK", "")
-    assert open_store(smol_path, Placement()) is not None
+    assert open_store(smol_path, identity, Placement()) is not None
+
+
+def test_a_file_that_was_replaced_while_it_was_loaded_has_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is computed with the old weights would be kept under the name of the new ones, whose process would read it."""
+    monkeypatch.setenv("MIXCLI_KV_DISK", "")
+    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
+    for one in (path, other):
+        one.write_bytes(b"weights " + one.name.encode())
+    loaded = file_identity(path)
+    assert open_store(path, loaded, Placement()) is not None
+    other.replace(path)
+    with pytest.raises(UsageError, match=r"the disk cache is off: model.gguf was replaced"):
+        open_store(path, loaded, Placement())
+    path.unlink()
+    assert file_identity(path) is None
+    assert open_store(path, None, Placement()) is None
 
 
 @pytest.mark.slow

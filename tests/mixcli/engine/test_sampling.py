@@ -11,6 +11,7 @@ from mixcli.errors import BadRequest
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
+from mixcli.llama.sampler import MAX_KNOWN
 from tests.support.models import PLACEMENT
 
 
@@ -199,3 +200,21 @@ def test_openai_penalties_see_the_answer_only(logits: Context, field: str) -> No
     params = {"temperature": 0, "logit_bias": close, field: 2.0}
     assert draw(logits, 1, prompt=(best,) * 9, **params) == {best: 1}
     assert draw(logits, 2, **params) == {best: 1, second: 1}
+
+
+def test_breakers_of_a_repetition_are_compared_with_the_vocabulary_once(smol: Model) -> None:
+    """A long one takes a tenth of a second and more: of 128 answers to one question, in the thread that computes for all, it would be minutes."""
+    params = SamplingParams(
+        dry_multiplier=1.0, dry_sequence_breakers=("a sentence of thirty characters",) * 3
+    )
+    assert params.has_long_breakers
+    assert not SamplingParams(dry_multiplier=1.0).has_long_breakers
+    samplers = [params.varied(i).chooser(smol.vocab, 64, (5, 6, 7) * i) for i in range(5)]
+    (stage,) = [one for key, one in smol.vocab.stages.items() if params.dry_sequence_breakers in key]
+    for one in samplers:
+        one.close()
+    params.chooser(smol.vocab, 64, ()).close()
+    assert [one for key, one in smol.vocab.stages.items() if params.dry_sequence_breakers in key] == [stage]
+    for i in range(20):
+        SamplingParams(dry_multiplier=1.0 + i).chooser(smol.vocab, 64, ()).close()
+    assert len(smol.vocab.stages) == MAX_KNOWN

@@ -5,12 +5,14 @@ import json
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mixcli.client.process import Host
 from mixcli.errors import BadRequest
+from mixcli.host.api.answering import _claimed
 from mixcli.host.idempotency import (
     CLIENT,
     HEADER,
@@ -67,6 +69,26 @@ def test_a_second_one_waits_for_the_first_and_computes_only_where_it_failed() ->
         assert sorted(repr(one) for one in await asyncio.gather(*waiting)) == sorted(
             map(repr, (None, REPLY, REPLY))
         )
+
+    run(work())
+
+
+def test_a_client_that_leaves_as_it_gets_the_name_gives_it_back() -> None:
+    """While it is asked whether the second client has left, the first one ends: the name is the second one's then, which computes and ends at once."""
+
+    async def work() -> None:
+        state = SimpleNamespace(replies=IdempotencyCache(), closing=asyncio.Event())
+        assert await state.replies.claim(NAME, b"body") is None
+
+        class Leaving:
+            async def is_disconnected(self) -> bool:
+                state.replies.finish(NAME, None)
+                await asyncio.sleep(0.05)
+                return True
+
+        assert await _claimed(state, NAME, b"body", Leaving()) is None, "it has to finish"  # type: ignore[arg-type]
+        state.replies.finish(NAME, None)
+        assert await state.replies.claim(NAME, b"body") is None
 
     run(work())
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mixcli.engine.constraint import Grammars
+from mixcli.engine.constraint_spec import ConstraintSpec
 from tests.support.app import App, instruct_app
 
 CITY = {
@@ -330,16 +332,39 @@ def test_a_required_argument_without_a_schema_may_be_anything(apps: dict[str, Ap
         assert choice["message"]["tool_calls"][0]["function"]["name"] == "f"
 
 
-def test_arguments_that_would_be_too_complex_in_the_middle_are_noticed_before(apps: dict[str, App]) -> None:
+def too_complex(name: str) -> dict[str, Any]:
+    """A function whose arguments are too complex in their middle."""
     schema: dict[str, Any] = {"type": "object", "properties": {"v": {"type": "integer"}}}
     for i in range(6):
         schema = {"allOf": [{"anyOf": [schema, {"properties": {f"o{i}": {}}}]}, {"anyOf": [{"properties": {f"{c}{i}": {}}} for c in "pq"]}]}  # fmt: skip
-    fields = {"name": "fork", "parameters": {"type": "object", **schema}}
+    return {"name": name, "parameters": {"type": "object", **schema}}
+
+
+def test_arguments_that_would_be_too_complex_in_the_middle_are_noticed_before(apps: dict[str, App]) -> None:
+    fields = too_complex("fork")
     free = {"type": "function", "function": fields}
     assert choice_of(apps["v3"], tools=[free, STOP], tool_choice="required")["message"]["tool_calls"]
     strict = {"type": "function", "function": {**fields, "strict": True}}
     error = error_of(apps["v3"], tools=[strict], tool_choice="required")
     assert error["message"].startswith("tool fork: ") and "too complex" in error["message"]
+
+
+def test_what_is_too_complex_is_found_once_for_all_answers(
+    apps: dict[str, App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_ = Grammars._compile
+
+    def counted(self: Grammars, spec: ConstraintSpec, spaced: bool) -> Any:
+        compiled.append(spec.kind)
+        return compile_(self, spec, spaced)
+
+    monkeypatch.setattr(Grammars, "_compile", counted)
+    tools = [{"type": "function", "function": too_complex("knife")}, STOP]
+    response = apps["v3"].chat(**asked(apps["v3"], tools=tools, tool_choice="required", n=5))
+    assert response.status_code == 200, response.text
+    assert compiled.count("json_schema") <= len(tools)
+    assert compiled.count("answer") == 2, "as it was asked for, and without what is too complex"
 
 
 def test_anthropics_default_effort_asks_nothing_of_a_model_without_efforts(apps: dict[str, App]) -> None:
