@@ -5,17 +5,17 @@ import errno
 import http.client
 import io
 import ipaddress
-import json
 import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from mixcli.client.events import Response, body_of
+from mixcli.client.events import Response, body_of, parsed
 from mixcli.client.openai import GONE, ChatClient
 from mixcli.client.timed_connection import TimedConnection, TimedResponse
 from mixcli.errors import MixcliError, NotReachable, UsageError
+from mixcli.host.protocol.messages import object_of
 
 PATIENCE = (
     600.0  # seconds in which an answer must begin: a long prompt is read meanwhile, behind those of others
@@ -61,8 +61,10 @@ class EndpointClient(ChatClient):
         """Return what the server offers: names, each with its context length in tokens, 0 where the server does not report it (vLLM and mixcli do)."""
         try:
             with self._request("GET", "/v1/models", patience=QUERY_SECONDS) as response:
-                body = json.loads(body_of(response, patience=QUERY_SECONDS))
-            return {str(model["id"]): _whole(model.get("max_model_len")) for model in body["data"]}
+                models = object_of(parsed(body_of(response, patience=QUERY_SECONDS)))["data"]
+            if not isinstance(models, list):
+                raise TypeError(models)
+            return {str(model["id"]): _whole(model.get("max_model_len")) for model in models}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MixcliError(f"{self.url} does not list its models; choose one with -m") from error
         except self.lost as error:

@@ -11,14 +11,18 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, Self
 
 from mixcli.errors import MixcliError
+from mixcli.system.json_parts import n_parts
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 MAX_LINE = 1 << 24  # bytes of one line of a stream, and of one event
 MAX_BODY = 1 << 26  # bytes of a whole response
+MAX_PARTS = 1 << 23  # objects, lists and texts of a whole response
 MAX_SECONDS = 600.0
 PIECE = 1 << 16
+MAX_LINES = 1 << 20  # of one event, or response, that comes line by line
+MAX_READ = 4  # times the bytes that an event, or a response, may have: so much is read of one that comes line by line
 DONE = b"[DONE]"
 # Content-Encoding -> zlib's wbits; none of them was asked for, but some servers compress anyway
 ENCODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
@@ -116,14 +120,17 @@ class Events:
         self._lines = lines(source)
         self.is_done = False
         self._name = ""  # of the event that is being read
-        self._data: list[bytes] = []
-        self._bare: list[bytes] = []  # JSON without "data:", which may take several lines
+        self._data = _Lines(MAX_LINE, f"the server sent an event of more than {MAX_LINE:,} bytes")
+        # JSON without "data:", which may take several lines
+        self._bare = _Lines(MAX_BODY, f"the server's response is longer than {MAX_BODY:,} bytes; truncated")
 
     def __iter__(self) -> Iterator[dict[str, object]]:
         for line in self._lines:
             yield from self._line(line)
             if self.is_done:
                 return
+        if (value := _json(self._bare.joined())) is not None:
+            yield _object(value, b"")
         yield from self._end(at_end=True)
 
     def _line(self, line: bytes) -> Iterator[dict[str, object]]:
@@ -138,36 +145,33 @@ class Events:
             yield from self._data_line(value.removeprefix(b" "))
 
     def _data_line(self, value: bytes) -> Iterator[dict[str, object]]:
-        if self._data and _json(self._joined()) is not None:  # no blank line between two events
+        if self._data and self._data.value() is not None:  # no blank line between two events
             yield from self._end()
         if not self._data and value.strip() == DONE:
             self.is_done = True
             return
-        self._data.append(value)
-        if sum(map(len, self._data)) > MAX_LINE:
-            raise MixcliError(f"the server sent an event of more than {MAX_LINE:,} bytes")
+        self._data.add(value)
         if (
             not self._name
             and len(self._data) == 1
             and value.rstrip().endswith(b"}")
-            and _json(value) is not None
+            and self._data.value() is not None
         ):
             yield from self._end()
 
     def _bare_line(self, line: bytes) -> Iterator[dict[str, object]]:
-        self._bare.append(line)
+        self._bare.add(line)
         if line.startswith(b"}") or (len(self._bare) == 1 and line.rstrip().endswith(b"}")):
-            value = _json(b"\n".join(self._bare))
+            value = self._bare.value()
             if value is not None:
-                self._bare = []
+                self._bare.clear()
                 yield _object(value, b"")
-        if sum(map(len, self._bare)) > MAX_BODY:
-            raise MixcliError(f"the server's response is longer than {MAX_BODY:,} bytes; truncated")
 
     def _end(self, *, at_end: bool = False) -> Iterator[dict[str, object]]:
         """Yield the event that ends here; at the end of all an unfinished one counts as cut off, and is left out."""
-        raw, name = self._joined(), self._name
-        self._data, self._name = [], ""
+        raw, name = self._data.joined(), self._name
+        self._data.clear()
+        self._name = ""
         if not raw.strip():
             return
         value = _json(raw)
@@ -176,17 +180,56 @@ class Events:
         elif value is not None or not at_end:
             yield _object(value, raw)
 
-    def _joined(self) -> bytes:
-        return b"\n".join(self._data)
+
+class _Lines:
+    """The lines of a JSON text as they come, of `limit` bytes at most; MixcliError with `otherwise` where it is longer."""
+
+    def __init__(self, limit: int, otherwise: str) -> None:
+        self._limit, self._otherwise = limit, otherwise
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def clear(self) -> None:
+        """Begin another text."""
+        self._lines: list[bytes] = []
+        self._n_bytes = self._n_read = 0
+
+    def add(self, line: bytes) -> None:
+        """Take a line."""
+        self._lines.append(line)
+        self._n_bytes += len(line) + 1
+        if self._n_bytes > self._limit:
+            raise MixcliError(self._otherwise)
+        if len(self._lines) > MAX_LINES:
+            raise MixcliError(f"the server's response has more than {MAX_LINES:,} lines; truncated")
+
+    def joined(self) -> bytes:
+        return b"\n".join(self._lines)
+
+    def value(self) -> object:
+        """Return what the text means; None where it is not JSON yet, or was looked at too often: each look reads all of it."""
+        self._n_read += self._n_bytes
+        return _json(self.joined()) if self._n_read <= MAX_READ * self._limit else None
+
+
+def parsed(raw: bytes) -> object:
+    """Return the value of JSON text; ValueError or RecursionError where it is not JSON, MixcliError where it would fill the memory."""
+    if (n := n_parts(raw)) > MAX_PARTS:
+        raise MixcliError(
+            f"the server's response has {n:,} objects, lists and texts; more than {MAX_PARTS:,} are not read"
+        )
+    value: object = json.loads(raw.decode("utf-8-sig", "replace"))
+    return value
 
 
 def _json(raw: bytes) -> object:
     """Return the value of JSON text, None if it is not JSON."""
     try:
-        value: object = json.loads(raw.decode("utf-8", "replace"))
+        return parsed(raw)
     except (ValueError, RecursionError):
         return None
-    return value
 
 
 def _object(value: object, raw: bytes) -> dict[str, object]:
@@ -199,4 +242,4 @@ def _shown(raw: bytes) -> str:
     return " ".join(raw.decode("utf-8", "replace").split())[:200]
 
 
-__all__ = ["MAX_BODY", "MAX_LINE", "Events", "Response", "body_of", "lines", "pieces"]
+__all__ = ["MAX_BODY", "MAX_LINE", "Events", "Response", "body_of", "lines", "parsed", "pieces"]

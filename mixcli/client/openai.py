@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mixcli.client.completions import Halves, completion_of, delta_of
-from mixcli.client.events import MAX_BODY, Events, Response, body_of, pieces
+from mixcli.client.events import MAX_BODY, Events, Response, body_of, parsed, pieces
 from mixcli.client.refusal import refuse
 from mixcli.client.unix_http import CONNECT, BrokenResponse, UnixResponse, connect, send
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NONE: Mapping[str, str] = MappingProxyType({})
 TOO_MANY = 4  # pieces of an answer for every token that was allowed, and as many more: who sends more ignores max_tokens
 MORE = 64
+MAX_SILENT = 1 << 20  # events without text: of the progress of a prompt, or of hidden reasoning
 MAX_CALLS = 512  # of tools, in one answer; a host takes no more back either
 
 POLL_INTERVAL = (
@@ -85,7 +86,7 @@ class ChatClient:
 
         events, halves = Events(watched()), Halves()
         is_finished = has_choices = False
-        n_pieces = n_bytes = 0
+        n_pieces = n_bytes = n_silent = 0
         called: set[tuple[int, str]] = set()
         for event in events:
             heard = time.monotonic()
@@ -101,7 +102,10 @@ class ChatClient:
                 raise MixcliError(f"the server's response calls more than {MAX_CALLS} tools; truncated")
             if text and not n_pieces:
                 self._text_begins(response)
-            n_pieces = n_pieces + bool(text or delta.reasoning or n_called)
+            is_silent = not (text or delta.reasoning or n_called)
+            n_pieces, n_silent = n_pieces + (not is_silent), n_silent + is_silent
+            if n_silent > MAX_SILENT:
+                raise MixcliError(f"the server sent more than {MAX_SILENT:,} events without text; truncated")
             n_bytes += len(text) + len(delta.reasoning) + n_called
             if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
                 raise MixcliError(
@@ -157,7 +161,7 @@ class ChatClient:
             with self._request("POST", path, body, headers) as response:
                 raw = body_of(response, patience=self.patience)
                 try:
-                    value = json.loads(raw.decode("utf-8-sig", "replace"))
+                    value = parsed(raw)
                 except (ValueError, RecursionError):
                     if path != CHAT or b"data:" not in raw[:4096]:
                         _check_kind(response)
@@ -257,7 +261,9 @@ class HostClient(ChatClient):
     def _wait_for_response(self, connection: "socket") -> None:
         """Wait for as long as the host is alive: an answer may take minutes, and comes in one piece. TimeoutError when it is not."""
         pid, alive, n_stopped = listener_pid(connection), time.monotonic(), 0
-        while not select.select([connection], [], [], POLL_INTERVAL)[0]:
+        answer = select.poll()  # select itself takes no descriptor beyond 1,023
+        answer.register(connection, select.POLLIN)
+        while not answer.poll(POLL_INTERVAL * 1000):
             try:
                 self.health()
             except (OSError, ValueError):  # also of one that was told to stop and still completes what it has

@@ -81,11 +81,12 @@ class Intake:
             raise _Refused(
                 413, UsageError(f"the request body is larger than {self._max_body:,} bytes; shorten it")
             )
-        if self._n_held + (n_bytes if announced else 0) > self._max_held:
+        n_held = self._n_held + (n_bytes if announced else 0)
+        if n_held > self._max_held:
             raise _Refused(
                 503,
                 Busy(
-                    f"the running requests hold {self._n_held:,} bytes; the limit is {self._max_held:,}; "
+                    f"the running requests and this one hold {n_held:,} bytes; the limit is {self._max_held:,}; "
                     "retry in a few seconds"
                 ),
             )

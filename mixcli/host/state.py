@@ -26,6 +26,9 @@ class HostState:
         self.replies = IdempotencyCache()
         self.closing = asyncio.Event()
         self.created = int(time.time())
+        self._size: int | None = None  # of the file at the start: later it may be gone, or on a server that hangs
+        with contextlib.suppress(OSError):
+            self._size = spec.name.path.stat().st_size
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()  # of the current generation: set once, then replaced
         self.engine = EngineLoop(spec, self._on_state)
@@ -47,12 +50,13 @@ class HostState:
 
     async def wait_until_unwanted(self) -> None:
         """Return when the model may be unloaded: its keep-alive expired, or the load failed and all clients got the error."""
-        unwanted = asyncio.create_task(self.keep_alive.wait_until_unwanted())
-        while not unwanted.done():
-            if self.engine.status == FAILED and self.keep_alive.n_clients and not self.keep_alive.busy:
-                unwanted.cancel()
-                return
-            await asyncio.wait({unwanted}, timeout=0.2)
+        while self.keep_alive.expires_in:  # a client may have come just when it expired
+            unwanted = asyncio.create_task(self.keep_alive.wait_until_unwanted())
+            while not unwanted.done():
+                if self.engine.status == FAILED and self.keep_alive.n_clients and not self.keep_alive.busy:
+                    unwanted.cancel()
+                    return
+                await asyncio.wait({unwanted}, timeout=0.2)
 
     def close(self) -> None:
         """Refuse new requests, and disconnect the followers of the state."""
@@ -67,15 +71,14 @@ class HostState:
     def health(self) -> HostHealth:
         """Return the whole state."""
         expires_in = self.keep_alive.expires_in
-        path = self.spec.name.path
         return HostHealth(
             self.engine.status,
             os.getpid(),
             self.engine.progress,
             tuple(self.engine.notes),
             self.spec.name.label,
-            os.fspath(path),
-            path.stat().st_size if path.exists() else None,
+            os.fspath(self.spec.name.path),
+            self._size,
             self.engine.placement.n_ctx,
             self.engine.counts(),
             self.keep_alive.busy,

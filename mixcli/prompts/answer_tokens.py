@@ -13,6 +13,7 @@ from mixcli.prompts.detokenizer import Detokenizer
 from mixcli.prompts.messages import Message
 
 MAX_ANSWERS = 512  # answers; the oldest is forgotten
+MAX_TOKENS = 1 << 20  # of all of them, each of which takes 36 bytes
 
 
 class AnswerTokenCache:
@@ -21,14 +22,15 @@ class AnswerTokenCache:
     def __init__(self, vocab: Vocab) -> None:
         self._vocab = vocab
         self._known: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._n_tokens = 0
 
     def learn(self, text: str, tokens: Sequence[int]) -> None:
         """Remember an answer, where its tokens spell exactly its text (a stop text or an interrupted character leaves a difference)."""
         if text and self._spell(tokens, text):
-            self._known.pop(text, None)
+            self._n_tokens += len(tokens) - len(self._known.pop(text, ()))
             self._known[text] = tuple(tokens)
-            while len(self._known) > MAX_ANSWERS:
-                self._known.popitem(last=False)
+            while len(self._known) > MAX_ANSWERS or self._n_tokens > MAX_TOKENS:
+                self._n_tokens -= len(self._known.popitem(last=False)[1])
 
     def recall(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages with the tokens of every answer that is known; a client's tokens count only if they spell its text.
@@ -51,6 +53,10 @@ class AnswerTokenCache:
 
     def _spell(self, tokens: Sequence[int], text: str) -> bool:
         n_vocab = self._vocab.n_tokens
+        if (
+            len(tokens) > len(text.encode("utf-8", "replace")) + 1
+        ):  # each has a byte, one may be the first space
+            return False
         if not all(
             0 <= token < n_vocab and self._vocab.piece(token) for token in tokens
         ):  # no control tokens

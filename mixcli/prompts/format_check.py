@@ -17,8 +17,9 @@ from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, PromptOptions, 
 from mixcli.prompts.template_variables import TemplateVariables
 
 MAX_LITERALS, MAX_LITERAL = 64, 60  # strings of a template that contents are made of; characters of one
-_CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
-_LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
+# one without an end goes to the end of the template: else each beginning would be looked at up to there
+_CODE = re.compile(r"\{\{.*?(?:\}\}|\Z)|\{%.*?(?:%\}|\Z)", re.DOTALL)
+_LITERAL = re.compile(r"'((?:[^'\\]|\\.|\\\Z)*+)(?:'|\Z)|\"((?:[^\"\\]|\\.|\\\Z)*+)(?:\"|\Z)", re.DOTALL)
 S, U, A = "system", "user", "assistant"
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 

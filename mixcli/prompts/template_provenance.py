@@ -23,7 +23,10 @@ class Provenance:
     ) -> None:
         self._contents, self._special = contents, special or re.compile(r"(?!)")
         self._n_contents = len(contents) if n_contents is None else n_contents
-        unused = (chr(c) for c in range(0xF0000, 0xFFFFD) if all(chr(c) not in text for text in contents))
+        used = set().union(*contents)
+        unused = (
+            chr(c) for c in (*range(0xF0000, 0xFFFFD), *range(0x100000, 0x10FFFD)) if chr(c) not in used
+        )
         self._sentinel, self._end = next(unused), next(unused)
         self._remove = str.maketrans("", "", self._sentinel + self._end)
         s = self._sentinel

@@ -34,8 +34,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
 async def _messages(state: HostState, http: Request) -> Response:
     state.check_open()
     name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
-    request, question = await read(http, _question)
-    body = digest({MESSAGES: request.model_dump(by_alias=True)})
+    request, question, body = await read(http, _question)
     call_id = f"msg_{uuid.uuid4().hex}"
     call = Call(call_id, question, asyncio.get_running_loop(), as_whole=not request.stream)
     writer = MessagesWriter(call_id, state.spec.name.label)
@@ -54,9 +53,10 @@ async def _count(state: HostState, http: Request) -> Response:
     return JSONResponse({"input_tokens": len(tokens)})
 
 
-def _question(raw: bytes) -> tuple[MessagesRequest, ChatQuestion]:
+def _question(raw: bytes) -> tuple[MessagesRequest, ChatQuestion, bytes]:
+    """Check a whole request; with the digest that binds its Idempotency-Key to it."""
     request = parsed(MessagesRequest, raw)
-    return request, request.question()
+    return request, request.question(), digest({MESSAGES: request.model_dump(by_alias=True)})
 
 
 def _counted(raw: bytes) -> tuple[CountRequest, ChatQuestion]:

@@ -131,12 +131,17 @@ class ToolUseBlock(ContentBlock):
     input: dict[str, object]
 
 
+Texts = Annotated[
+    list[Annotated[TextBlock, BeforeValidator(_known_block)]], Field(max_length=MAX_BLOCKS, fail_fast=True)
+]
+
+
 class ToolResultBlock(ContentBlock):
     """What a tool returned."""
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[Annotated[TextBlock, BeforeValidator(_known_block)]] = ""
+    content: str | Texts = ""
     is_error: bool = False
 
     def to_chat(self) -> JsonObject:
@@ -279,7 +284,7 @@ class CountRequest(WireModel):
     messages: Annotated[list[MessageTurn], not_empty("at least one message")] = Field(
         min_length=1, max_length=MAX_MESSAGES, fail_fast=True
     )
-    system: str | list[Annotated[TextBlock, BeforeValidator(_known_block)]] = ""
+    system: str | Texts = ""
     tools: list[MessageTool] = Field([], max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = None

@@ -21,7 +21,7 @@ from mixcli.host.api.field_rules import FieldRule
 from mixcli.host.api.json_body import load
 from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
 from mixcli.host.api.tool_schema import MAX_TOOLS, ToolChoice, ToolDefinition, tool_use
-from mixcli.host.api.wire_model import Number, Whole, WireModel, not_empty
+from mixcli.host.api.wire_model import Number, Whole, WireModel, at_most, not_empty
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
 from mixcli.request.sampling_table import MAX_STOPS, MAX_TOKENS, RANGES
@@ -163,7 +163,7 @@ class ChatRequest(SamplingFields):
     stream_options: StreamOptions = StreamOptions()
     n: Annotated[Whole, Field(ge=1, le=MAX_ANSWERS)] = 1
     dry_sequence_breakers: list[str] | None = Field(None, max_length=MAX_STOPS, fail_fast=True)
-    logit_bias: dict[str, Number] | None = Field(None, max_length=MAX_BIASES)
+    logit_bias: Annotated[dict[str, Number], at_most(MAX_BIASES)] | None = None
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     logprobs: bool = False
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
@@ -337,7 +337,9 @@ def _parsed(schema: dict[str, object] | str) -> object:
 
 def _token(name: str) -> int:
     """Read a token id that is the key of an object."""
-    if not (name.isascii() and name.isdigit() and len(name) <= 10):
+    if not (
+        name.isascii() and name.isdigit() and len(name) <= 10 and name == str(int(name))
+    ):  # "05" is "5" too
         raise BadRequest(f"logit_bias: {name!r:.40} is not a token id", param="logit_bias")
     return int(name)
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from mixcli.errors import BadRequest
 from mixcli.host.api.field_rules import FieldFault
 from mixcli.host.api.wire_model import WireModel, as_sent
+from mixcli.system.json_parts import fault_of
 from mixcli.system.python_words import validation_text
 
 LARGE = 1 << 16  # bytes of a body that are worth a thread
@@ -99,6 +100,8 @@ async def read(http: Request, make: Callable[[bytes], Made]) -> Made:
 
 def load(raw: bytes, param: str = "body") -> Any:
     """Parse JSON; BadRequest names the field, as a path below `param` where that is not the body."""
+    if fault := fault_of(raw, param):
+        raise BadRequest(fault, param=param)
     reader = _Reader()
     try:
         value = reader.loads(raw.decode("utf-8-sig"))
@@ -197,25 +200,33 @@ def _at(path: Path, body: Any) -> Any:
 
 
 def _faults(value: Any) -> Iterator[tuple[Path, str]]:
-    """Walk over a value, however deep, and yield what no field may hold."""
-    todo: list[tuple[Path, Any]] = [((), value)]
+    """Walk over a value, however deep, and yield what no field may hold; a list of millions of numbers is not copied for it."""
+    todo: list[Iterator[tuple[Path, Any]]] = [iter([((), value)])]
     while todo:
-        path, node = todo.pop()
-        if isinstance(node, _Repeated):
-            yield (*path, node.key), "duplicate key"
-        if isinstance(node, _Long):
+        path, node = next(todo[-1], (None, None))
+        if path is None:
+            todo.pop()
+        elif isinstance(node, _Long):
             yield path, f"a whole number of {node.n_digits:,} digits is too large"
         elif isinstance(node, float) and not math.isfinite(node):
             yield path, "NaN, infinity and numbers beyond 1.8e308 are not valid JSON numbers"
-        elif isinstance(node, str):
-            if _LONE.search(node):
-                yield path, "contains a lone surrogate"
+        elif isinstance(node, str) and _LONE.search(node):
+            yield path, "contains a lone surrogate"
         elif isinstance(node, dict):
+            if isinstance(node, _Repeated):
+                yield (*path, node.key), "duplicate key"
             if any(_LONE.search(key) for key in node):
                 yield path, "a key contains a lone surrogate"
-            todo += [((*path, key), one) for key, one in reversed(node.items())]
+            todo.append(_children(path, node.items()))
         elif isinstance(node, list):
-            todo += [((*path, i), one) for i, one in reversed(list(enumerate(node)))]
+            todo.append(_children(path, enumerate(node)))
+
+
+def _children(path: Path, items: Iterable[tuple[str | int, Any]]) -> Iterator[tuple[Path, Any]]:
+    """Yield the values in a container, each with its path, that may be wrong."""
+    for step, value in items:
+        if isinstance(value, str | float | dict | list):
+            yield (*path, step), value
 
 
 def _deepest_field(raw: bytes) -> str:

@@ -145,21 +145,20 @@ class Turn:
 
 def turns_of(items: Iterable[Item]) -> Iterator[Turn]:
     """Yield chat messages: reasoning, text and calls of the model that follow each other are one turn."""
-    turn: Turn | None = None
+    said: _ModelTurn | None = None
     for at, item in enumerate(items):
         if isinstance(item, ReasoningItem | CallItem) or (
             isinstance(item, MessageItem) and item.role == "assistant"
         ):
-            if turn is not None and _begins_a_turn(item, turn.message):
-                yield turn
-                turn = None
-            turn = turn or Turn({"role": "assistant", "content": ""})
-            turn.message = _extended(turn.message, item)
-            turn.items.append(at)
+            if said is not None and said.ends_before(item):
+                yield said.turn()
+                said = None
+            said = said or _ModelTurn()
+            said.add(item, at)
             continue
-        if turn is not None:
-            yield turn
-            turn = None
+        if said is not None:
+            yield said.turn()
+            said = None
         if isinstance(item, MessageItem):
             yield Turn({"role": item.role, "content": _content(item.content)}, [at])
         elif isinstance(item, CallOutputItem):
@@ -169,42 +168,56 @@ def turns_of(items: Iterable[Item]) -> Iterator[Turn]:
                 "content": _content(item.output),
             }
             yield Turn(result, [at])
-    if turn is not None:
-        yield turn
+    if said is not None:
+        yield said.turn()
 
 
-def _begins_a_turn(item: Item, turn: JsonObject) -> bool:
-    """Return whether an item of the model belongs to its next turn: a turn is reasoning, then text, then calls.
+class _ModelTurn:
+    """What the model said in one turn, item by item; there may be a hundred thousand, so it is joined once."""
 
-    What stands between calls and their results belongs to the turn of the calls, whose results come next.
-    """
-    if isinstance(item, CallItem) or "tool_calls" in turn:
-        return False
-    return bool(turn["content"]) or (isinstance(item, ReasoningItem) and "reasoning_content" in turn)
+    def __init__(self) -> None:
+        self._items: list[int] = []
+        self._reasoning: list[str] = []
+        self._contents: list[str | list[JsonObject]] = []
+        self._calls: list[JsonObject] = []
+
+    def ends_before(self, item: Item) -> bool:
+        """Return whether an item of the model belongs to its next turn: a turn is reasoning, then text, then calls.
+
+        What stands between calls and their results belongs to the turn of the calls, whose results come next.
+        """
+        if isinstance(item, CallItem) or self._calls:
+            return False
+        return bool(self._contents) or (isinstance(item, ReasoningItem) and bool(self._reasoning))
+
+    def add(self, item: Item, at: int) -> None:
+        """Take an item and its place."""
+        self._items.append(at)
+        if isinstance(item, ReasoningItem):
+            text = "".join(part.text for part in item.content or item.summary)
+            self._reasoning += [text] * bool(text)
+        elif isinstance(item, CallItem):
+            function = {"name": item.name, "arguments": item.arguments}
+            self._calls.append({"id": item.call_id, "type": "function", "function": function})
+        elif isinstance(item, MessageItem) and item.content:
+            self._contents.append(_content(item.content))
+
+    def turn(self) -> Turn:
+        """Return the turn as a chat message."""
+        content = self._contents[0] if self._contents else ""
+        if len(self._contents) > 1:
+            content = [part for one in self._contents for part in _parts(one)]
+        message: JsonObject = {"role": "assistant", "content": content}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._calls:
+            message["tool_calls"] = self._calls
+        return Turn(message, self._items)
 
 
-def _extended(turn: JsonObject, item: Item) -> JsonObject:
-    if isinstance(item, ReasoningItem):
-        text = "".join(part.text for part in item.content or item.summary)
-        text = f"{turn.get('reasoning_content', '')}{text}"
-        return {**turn, "reasoning_content": text} if text else turn
-    if isinstance(item, CallItem):
-        function = {"name": item.name, "arguments": item.arguments}
-        calls = turn.get("tool_calls", [])
-        assert isinstance(calls, list)
-        return {
-            **turn,
-            "tool_calls": [*calls, {"id": item.call_id, "type": "function", "function": function}],
-        }
-    assert isinstance(item, MessageItem)
-    content = _content(item.content)
-    before, behind = (_parts(one) for one in (turn["content"], content))
-    return {**turn, "content": [*before, *behind] if before else content}
-
-
-def _parts(content: object) -> list[object]:
+def _parts(content: str | list[JsonObject]) -> list[JsonObject]:
     """Return a message's content as parts."""
-    return content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _content(content: str | Sequence[TextOfItem]) -> str | list[JsonObject]:

@@ -25,8 +25,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         """Answer a conversation, as OpenAI's Responses do."""
         state.check_open()
         name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
-        request, question = await read(http, _question)
-        body = digest({RESPONSES: request.model_dump(by_alias=True)})
+        request, question, body = await read(http, _question)
         call_id = f"resp_{uuid.uuid4().hex}"
         call = Call(call_id, question, asyncio.get_running_loop(), as_whole=not request.stream)
         writer = ResponsesWriter(call_id, state.spec.name.label, request, state.engine.pieces)
@@ -34,6 +33,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
             return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
 
 
-def _question(raw: bytes) -> tuple[ResponsesRequest, ChatQuestion]:
+def _question(raw: bytes) -> tuple[ResponsesRequest, ChatQuestion, bytes]:
+    """Check a whole request; with the digest that binds its Idempotency-Key to it."""
     request = parsed(ResponsesRequest, raw)
-    return request, request.question()
+    return request, request.question(), digest({RESPONSES: request.model_dump(by_alias=True)})

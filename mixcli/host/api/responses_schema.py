@@ -14,7 +14,7 @@ from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
 from mixcli.host.api.responses_items import CallItem, InputItem, MessageItem, Turn, one_of, turns_of
 from mixcli.host.api.tool_schema import flat_tools
-from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent, not_empty, relocated
+from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent, at_most, not_empty, relocated
 from mixcli.host.call import ChatQuestion
 
 MAX_TOOLS = 512
@@ -171,7 +171,7 @@ class ResponsesRequest(WireModel):
     ) = "auto"
     parallel_tool_calls: bool = True
     truncation: Literal["auto", "disabled"] = "disabled"
-    metadata: dict[str, str] = Field({}, max_length=MAX_METADATA)
+    metadata: Annotated[dict[str, str], at_most(MAX_METADATA)] = Field({})
     service_tier: str | None = None
     include: list[str] = Field([], max_length=MAX_INCLUDED, fail_fast=True)
 

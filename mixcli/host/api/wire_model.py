@@ -40,11 +40,27 @@ Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
 
 
+def at_most(n: int) -> BeforeValidator:
+    """Refuse an object of more fields before any is looked at: pydantic keeps a kilobyte for each value that is wrong."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > n:
+            raise PydanticCustomError(
+                "value_error",
+                "it has {found} fields; the limit is {limit}",
+                {"found": f"{len(value):,}", "limit": f"{n:,}"},
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
 class WireModel(BaseModel):
     """A JSON object of a request.
 
     A bool is not a number, a text is not a bool: what has the wrong type is refused by its name. Numbers beyond JSON's are json_body.py's.
-    A field that the class does not declare is translated, dropped or refused as `rules` have it.
+    A field that the class does not declare is translated, dropped or refused as `rules` have it. Lists and objects of values that are checked end
+    at the first that is wrong, or have a limit that counts before: what pydantic keeps of millions of them would fill the memory.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -114,4 +130,4 @@ def relocated(error: BadRequest, places: Mapping[str, str]) -> BadRequest:
     return error
 
 
-__all__ = ["Number", "Whole", "WireModel", "as_sent", "not_empty", "relocated"]
+__all__ = ["Number", "Whole", "WireModel", "as_sent", "at_most", "not_empty", "relocated"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -177,7 +178,9 @@ def test_bodies_are_bounded_one_by_one_and_together(monkeypatch: pytest.MonkeyPa
         headers = [] if length is None else [(b"content-length", str(length).encode())]
         await intake({"type": "http", "path": "/v1/chat/completions", "headers": headers}, receive, send)
         if sent[0]["status"] != 200:
-            assert json.loads(sent[1]["body"])["error"]["message"]
+            message = json.loads(sent[1]["body"])["error"]["message"]
+            held = re.search(r"hold ([0-9,]+) bytes; the limit is 150;", message)
+            assert (held is not None and int(held[1]) > 150) == (sent[0]["status"] == 503), message
         return int(sent[0]["status"])
 
     async def scenario() -> None:

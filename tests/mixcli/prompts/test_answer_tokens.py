@@ -2,7 +2,8 @@
 
 import pytest
 
-from mixcli.llama.model import Model
+from mixcli.llama.model import Model, Vocab
+from mixcli.prompts import answer_tokens
 from mixcli.prompts.answer_tokens import AnswerTokenCache
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.messages import Message
@@ -43,6 +44,37 @@ def test_what_does_not_spell_its_text_is_not_learnt(smol: Model) -> None:
     answers = AnswerTokenCache(smol.vocab)
     answers.learn("Paris", smol.vocab.tokenize("Paris is"))
     assert answers.recall([Message("assistant", "Paris"), Message("user", "?")])[0].tokens == ()
+
+
+def test_the_oldest_answers_are_forgotten_by_number_and_by_tokens(
+    smol: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remembered() -> list[str]:
+        return [
+            text
+            for text in texts
+            if answers.recall([Message("assistant", text), Message("user", "?")])[0].tokens
+        ]
+
+    texts = ["one", "two", "three", "a longer text of ten tokens or so, at the end"]
+    answers = AnswerTokenCache(smol.vocab)
+    monkeypatch.setattr(answer_tokens, "MAX_ANSWERS", 3)
+    for text in (*texts, "two"):
+        answers.learn(text, smol.vocab.tokenize(text))
+    assert remembered() == texts[1:]
+    monkeypatch.setattr(answer_tokens, "MAX_TOKENS", len(smol.vocab.tokenize(texts[3])) + 1)
+    answers.learn("one", smol.vocab.tokenize("one"))
+    assert remembered() == ["one", "two"]
+
+
+def test_more_tokens_than_a_text_has_bytes_are_not_looked_at(smol: Model) -> None:
+    class Counted(Vocab):
+        def piece(self, token: int) -> bytes:
+            raise AssertionError(token)
+
+    answers = AnswerTokenCache(Counted(smol))
+    message = Message("assistant", "é", (5,) * 1_000_000)
+    assert answers.recall([message, Message("user", "?")])[0].tokens == ()
 
 
 def test_an_answer_that_is_to_be_continued_stays_text(smol: Model) -> None:

@@ -10,13 +10,15 @@ from mistral_common.integrations.chat_templates.chat_templates import convert_to
 from mixcli.llama.model import Model
 from mixcli.prompts import formats
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.format_check import fingerprint
+from mixcli.prompts.format_check import fingerprint, literals
 from mixcli.prompts.jinja import JinjaLayout
 from mixcli.prompts.messages import Message
+from mixcli.prompts.template_provenance import Provenance
 from quantize.source import text
 from quantize.vocab.mistral_jinja import BY_VERSION, V1, V3, V7
 from quantize.vocab.vocabulary import TokenType
 from tests.mixcli.prompts.test_content_tokenizer import with_markers
+from tests.support.costly import runs
 from tests.support.models import LATER, MISTRAL, VERSIONS, mistral_file
 
 LOOP = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
@@ -156,3 +158,21 @@ def test_neighbors_that_a_template_leaves_single_are_joined_as_the_reference_doe
 def test_what_a_template_refuses_a_format_of_our_own_may_answer(vocab_model: Callable[..., Model]) -> None:
     chat = ChatFormat.of(vocab_model("v1", {"tokenizer.chat_template": text(ALTERNATE + HF_V1)}))
     assert chat.encode([Message("system", "Be kind."), Message("user", "Hi"), Message("user", "You?")])
+
+
+@pytest.mark.parametrize("template", ["{{", "{%", "{{ '", '{{ "', "{{ '\\\\"])
+def test_code_without_an_end_takes_no_time(template: str) -> None:
+    code = f"""
+from mixcli.prompts.format_check import literals
+print(len(literals({template!r} * 300_000)))
+"""
+    assert int(runs(code)) <= 1
+
+
+def test_the_strings_of_a_template_are_found() -> None:
+    assert literals("{{ 'a' }} 'no' {% if x == \"b\\\"c\" %}{{ 'd\\n' + 'e' }}") == ["a", 'b\\"c', "d\n", "e"]
+
+
+def test_a_content_of_all_private_characters_leaves_some_for_the_marks() -> None:
+    everything = "".join(map(chr, range(0xF0000, 0xFFFFE)))
+    assert Provenance(["Hi", everything], None).variants[0][0] == "\U00100001Hi\U00100001"

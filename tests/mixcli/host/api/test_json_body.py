@@ -73,6 +73,7 @@ def with_schema(schema: str) -> str:
         (f'{{{MESSAGES}, "logit_bias": {{"x": 1}}}}', "logit_bias"),
         (f'{{{MESSAGES}, "logit_bias": {{"\u0661": 1}}}}', "logit_bias"),
         (f'{{{MESSAGES}, "logit_bias": {{"1": null}}}}', "logit_bias.1"),
+        (f'{{{MESSAGES}, "logit_bias": {{"5": 1, "05": -1}}}}', "logit_bias"),
         (f'{{{MESSAGES}, "logit_bias": {{{", ".join(f"{chr(34)}{i}{chr(34)}: 0" for i in range(5000))}}}}}', "logit_bias"),
         (f'{{{MESSAGES}, "structured_outputs": {{"choice": ["a", "\\ud800"]}}}}', "structured_outputs.choice.1"),
         (f'{{{MESSAGES}, "structured_outputs": {{"choice": ["a"{", 1" * 100_000}]}}}}', "structured_outputs.choice.1"),
