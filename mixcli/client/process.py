@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,10 @@ from mixcli.client.unix_http import BrokenResponse
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_name import HostName
-from mixcli.host.protocol.host_record import end, until
+from mixcli.host.protocol.host_record import HostRecord, end, records, until
 from mixcli.host.protocol.paths import READY
 from mixcli.host.protocol.status import LoadStatus
+from mixcli.system.console import console
 from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born, killed_by
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left
 LEAVE_TIMEOUT = 5.0  # seconds for an unused model to unload
+FORMER_TIMEOUT = 10.0  # seconds for one that is shutting down to give its memory back
 STOP_TIMEOUT = 30.0  # answers that end, and what is written to disk
 KILL_TIMEOUT = 10.0  # seconds for the system to take a killed process away
 LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and start a host
@@ -37,7 +39,21 @@ KNOWN = "mixcli: "  # begins the last line of a host that knows why it ends
 ASSERTION = "GGML_ASSERT("  # in the last words of ggml, behind the path at which it was built
 KILLED = "killed by signal 9, by a user or because memory ran out"
 
-States = Generator[LoadStatus, None, None]
+
+class States(Iterator[LoadStatus]):
+    """The states of a host that a client is attached to; the first has come. `close` leaves."""
+
+    def __init__(self, first: LoadStatus, rest: Generator[LoadStatus, None, None]) -> None:
+        self._first: LoadStatus | None = first
+        self._rest = rest
+
+    def __next__(self) -> LoadStatus:
+        first, self._first = self._first, None
+        return first or next(self._rest)
+
+    def close(self) -> None:
+        """Leave the host."""
+        self._rest.close()
 
 
 @dataclass
@@ -152,9 +168,16 @@ def start_lock(name: HostName) -> Generator[None]:
 
 
 def attach(name: HostName, keep_alive: float) -> Loading | None:
-    """Attach to the host of a name; None where none runs or it is shutting down. `keep_alive` is seconds after `release`."""
+    """Attach to the host of a name; None where none runs. `keep_alive` is seconds after `release`.
+
+    One that is shutting down has ended by then: a plan for another one counts its memory as taken.
+    """
     states = _attach(name, keep_alive)
-    return None if states is None else Loading(name, None, states, None, keep_alive)
+    if states is not None:
+        return Loading(name, None, states, None, keep_alive)
+    for record in [one for one in records(name.socket.parent) if one.socket == os.fspath(name.socket)]:
+        _await_end(record)
+    return None
 
 
 def start(name: HostName, plan: "LoadPlan", keep_alive: float) -> Loading:
@@ -189,14 +212,27 @@ def not_ended(pid: int) -> MixcliError:
     return MixcliError(f"the process {pid} did not end after SIGKILL; check it with `ps -p {pid}`")
 
 
+def _await_end(former: HostRecord) -> None:
+    """Wait until a host without a socket has ended, with a note where that takes long."""
+
+    def has_ended() -> bool:
+        return not former.is_alive
+
+    if not until(has_ended, NOTICE_TIMEOUT):
+        console.note(f"waiting for the process {former.pid} to unload {former.label}")
+        until(has_ended, FORMER_TIMEOUT)
+
+
 def _attach(name: HostName, keep_alive: float) -> States | None:
-    """Attach to a host; None if there is none or it is shutting down. Raises Unresponsive."""
+    """Attach to a host; None if there is none or it is shutting down, which it may be when it has let us in. Raises Unresponsive."""
     try:
-        return HostClient(name.socket).attach(keep_alive)
+        states = HostClient(name.socket).attach(keep_alive)
+        first = next(states, None)
     except (*NOT_LISTENING, Busy):
         return None
     except (TimeoutError, BrokenResponse) as error:
         raise unresponsive(name.socket) from error
+    return None if first is None else States(first, states)
 
 
 def _wait_for_socket(name: HostName, process: "Child", keep_alive: float) -> States:

@@ -139,10 +139,10 @@ class HostLoader:
         assert isinstance(host, Host)
         if not anyway and host.is_shared():
             return False
-        with self._lock:
-            self._hosts.remove(host)
         host.release()
         stop(host.pid)
+        with self._lock:
+            self._hosts.remove(host)
         return True
 
     def answers(self, host: RunningHost) -> bool:

@@ -1,6 +1,8 @@
 """Client connections of `serve`: timeouts for reading, a limit on their number, and errors in OpenAI's form."""
 
 import asyncio
+import contextlib
+import resource
 import time
 from typing import Any
 
@@ -12,6 +14,20 @@ from mixcli.system import connection
 
 HEAD = 10.0  # seconds for the head of a request, from the connection or its first byte
 MAX_CONNECTIONS = 400  # connections at a time; each takes two descriptors, of 1,024 in many systems
+OTHERS = 64  # descriptors for all else
+
+
+def max_connections(most: int = MAX_CONNECTIONS) -> int:
+    """Return how many connections there are descriptors for, once this process may have as many as the system lets it: macOS begins with 256."""
+    wanted = OTHERS + 2 * most
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        more = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+            soft = more
+        return max(1, min(most, (soft - OTHERS) // 2))
+    return most
 
 
 class GateConnection(connection.PatientConnection):

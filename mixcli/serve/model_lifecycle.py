@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Coroutine
 
+from mixcli.errors import Unresponsive
 from mixcli.host.protocol.messages import object_of
 from mixcli.host.protocol.paths import MODELS
 from mixcli.serve.eviction import Ledger, Memory, Resident, room
@@ -58,11 +59,12 @@ class ModelLifecycle:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Do some work beside all else, until `close`."""
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do some work beside all else, until `close`; a request that waits for it may leave."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """End the work; the loader ends the hosts that run."""
@@ -88,7 +90,10 @@ class ModelLifecycle:
             slot.card = await _card(client)
         except Exception as error:
             if host is not None:
-                await in_thread(lambda: self.loader.unload(host, anyway=True))
+                try:
+                    await in_thread(lambda: self.loader.unload(host, anyway=True))
+                except Exception as other:  # requests get the error of the load all the same
+                    self.loader.note(f"{slot.label} cannot be unloaded: {other}")
             slot.state = State.UNLOADED
             self.fail(slot, error)
             return
@@ -158,5 +163,9 @@ def refusal_of(slot: Slot, reason: str, seconds: float) -> Refusal:
 
 async def _card(client: HostLink) -> dict[str, object]:
     """Return the card that the host of a model has in /v1/models."""
-    found = object_of(json.loads(await client.get(MODELS, CARD_TIMEOUT))).get("data")
+    try:
+        raw = await client.get(MODELS, CARD_TIMEOUT)
+    except TimeoutError:
+        raise Unresponsive(f"its process did not respond within {CARD_TIMEOUT:.0f} s") from None
+    found = object_of(json.loads(raw)).get("data")
     return dict(object_of(found[0])) if isinstance(found, list) and found else {}

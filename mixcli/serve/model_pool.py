@@ -59,7 +59,10 @@ class ModelPool:
         if host is None or await in_thread(lambda: loader.answers(host)):
             return
         if slot.host is host and slot.state is State.LOADED:
-            await self._lifecycle.unload(slot, "its process crashed", anyway=True)
+            unloading = self._lifecycle.unload(slot, "its process crashed", anyway=True)
+            await asyncio.shield(
+                self._lifecycle.spawn(unloading)
+            )  # it must end, also where this client leaves
 
     async def preload(self, label: str, *, only_beside: bool = False) -> None:
         """Load a model at the start; with `only_beside` only where it fits beside what is loaded. Raises why it cannot be loaded."""

@@ -14,7 +14,7 @@ import uvloop
 
 from mixcli.errors import MixcliError
 from mixcli.serve.addresses import is_loopback
-from mixcli.serve.connection import GateConnection
+from mixcli.serve.connection import GateConnection, max_connections
 from mixcli.serve.gate import Gate
 from mixcli.serve.keys import check_key
 from mixcli.serve.limits import Limits
@@ -52,6 +52,7 @@ class PortServer:
 
     def __init__(self, listener: socket.socket, gate: Gate, limits: Limits, models: Models) -> None:
         self._listener, self._models = listener, models
+        n = max_connections(GateConnection.max_connections)
         config = uvicorn.Config(
             Proxy(gate, limits, models),
             log_level="critical",
@@ -60,7 +61,7 @@ class PortServer:
             timeout_graceful_shutdown=DRAIN,
             server_header=False,
             proxy_headers=False,
-            http=GateConnection,
+            http=type("Connection", (GateConnection,), {"max_connections": n}),
             ws="none",
             h11_max_incomplete_event_size=1 << 16,
         )

@@ -33,6 +33,7 @@ from mixcli.serve.model_pool import ModelPool
 from mixcli.serve.model_state import Slot, State, Unavailable
 from mixcli.serve.refusal import UNLOADED, Refusal, invalid, unavailable
 from mixcli.serve.signs_of_life import SignsOfLife
+from mixcli.system import json_parts
 
 JSON = [(b"content-type", b"application/json")]
 STREAMING = (CHAT, COMPLETIONS, MESSAGES, RESPONSES)
@@ -94,6 +95,8 @@ class SeveralModels:
             await raced(self._ask(exchange, accepted, body, found), exchange.gone())
 
     async def _chosen(self, body: bytes) -> ServedModel | Refusal:
+        if too_much := json_parts.fault_of(body, "body"):  # which takes long to look through too
+            return invalid(400, too_much)
         name = await field_of(body, "model")
         if name is None:
             fault = await fault_of(body)
@@ -178,7 +181,9 @@ class SeveralModels:
         for slot in self._slots.values():
             if slot.client is not None:
                 with contextlib.suppress(NotBegun):
-                    await raced(forward(slot.client, exchange, accepted, b""), exchange.gone())
+                    work = forward(slot.client, exchange, accepted, b"")
+                    hangs = self._life[slot.label].end()
+                    await raced(unless_it_hangs(exchange, work, hangs), exchange.gone())
                     return
         await exchange.refuse(UNLOADED)
 

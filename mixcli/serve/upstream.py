@@ -23,7 +23,7 @@ class Upstream:
 
     def __init__(self, revive: Callable[[], Path]) -> None:
         self._revive = revive
-        self._reviving = asyncio.Lock()
+        self._revival: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._client: HostLink | None = None
         self._why, self._retry_at = "", 0.0  # of the last load that failed; on the clock of time.monotonic
@@ -49,17 +49,26 @@ class Upstream:
     async def revived(self, dead: HostLink) -> HostLink:
         """Return the client of a new host in place of one that has ended; raise LoadFailed where none can be started.
 
-        After a load that failed requests are refused for RETRY_PAUSE seconds, and the next one tries again.
+        After a load that failed requests are refused for RETRY_PAUSE seconds, and the next one tries again. A load goes on where its client leaves,
+        and the next request waits for it.
         """
-        async with self._reviving:
+        if self._client is dead:
+            if (left := self._retry_at - time.monotonic()) > 0:
+                raise LoadFailed(self._why, left)
+            if self._revival is None:
+                self._revival = asyncio.create_task(self._revived())
+            await asyncio.shield(self._revival)
             if self._client is dead:
-                if (left := self._retry_at - time.monotonic()) > 0:
-                    raise LoadFailed(self._why, left)
-                try:
-                    socket = await asyncio.to_thread(self._revive)
-                except Exception as error:  # whatever it is, the client gets a sentence
-                    self._why, self._retry_at = str(error), time.monotonic() + RETRY_PAUSE
-                    raise LoadFailed(self._why, RETRY_PAUSE) from error
-                self.open(socket)  # the other client may still read answers of a host that drains
+                raise LoadFailed(self._why, RETRY_PAUSE)
         assert self._client is not None
         return self._client
+
+    async def _revived(self) -> None:
+        try:
+            self.open(
+                await asyncio.to_thread(self._revive)
+            )  # the other client may still read answers of a host that drains
+        except Exception as error:  # whatever it is, the clients get a sentence
+            self._why, self._retry_at = str(error), time.monotonic() + RETRY_PAUSE
+        finally:
+            self._revival = None

@@ -75,8 +75,9 @@ def exclusive(
             else:
                 if _is_still(path, handle):
                     break
+            again = _open(path)  # may fail, and the other one is to be closed once
             os.close(handle)
-            handle = _open(path)
+            handle = again
         _sign(handle)
         yield
     finally:

@@ -1,6 +1,8 @@
 """HTTP over a unix socket: every way to end a body, answers that are torn or malformed, and a host that refuses before it has read all."""
 
 import contextlib
+import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from mixcli.client.openai import HostClient
 from mixcli.client.unix_http import MAX_HEADERS, MAX_LINE, BrokenResponse, UnixResponse, connect, send
 from mixcli.errors import MixcliError, ModelDied, UsageError
 from mixcli.host.protocol.messages import ChatBody
+from tests.support.scripted_host import scripted_host
 
 Answer = Callable[..., Path]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
@@ -160,3 +163,26 @@ def test_a_refusal_is_read_though_the_request_was_not(
     path = answer(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
     with pytest.raises(kind, match="the body is too large"):
         HostClient(path).count_text("x" * (1 << 22))
+
+
+def test_an_answer_is_waited_for_beyond_a_thousand_descriptors(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip("the system allows no more")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    many: list[int] = []
+    try:
+        with scripted_host(tmp_path) as host:
+            while not many or many[-1] < 1100:
+                many.append(os.dup(0))
+            text = "".join(
+                one.text
+                for one in HostClient(host.socket).chat(
+                    ChatBody(whole={"messages": [{"role": "user", "content": "Hi"}]})
+                )
+            )
+    finally:
+        for one in many:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert text == "any model read: Hi"

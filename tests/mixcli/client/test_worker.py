@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from mixcli.client import worker
+from mixcli.errors import MixcliError
 from mixcli.planning.report import Subject
 from mixcli.planning.verify_plan import measured
 from mixcli.store.headers import header_of, shape_of
@@ -332,3 +335,16 @@ def test_a_plan_shows_the_network_and_its_estimate_includes_it(
     assert 1 / far["decode"] - 1 / near["decode"] > DELAY
     assert re.search(r"^network   \d\S* ms a token of \d\S* \(\d+ %\), \d+ % of prefill; ", shown, re.M)
     assert re.search(rf"^ +RPC0\[127.0.0.1:{port}\]: \d+ round trips? a token of ", shown, re.M)
+
+
+def test_of_what_a_worker_complains_of_only_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run for months, and write a line for each client that speaks another protocol, in whatever bytes that sent."""
+    code = "import sys\nfor _ in range(300_000): sys.stderr.buffer.write(bytes(range(128, 228)) + b'\\n')\nsys.exit('the end')"
+    monkeypatch.setattr(worker.python_child, "command", lambda *_: [sys.executable, "-c", code])
+    tracemalloc.start()
+    try:
+        with pytest.raises(MixcliError, match="the worker at here:1 crashed: the end"):
+            worker.serve_memory("here:1", 1)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.errors import DoesNotFit, IntegrityError
+from mixcli.errors import DoesNotFit, IntegrityError, MixcliError
 from mixcli.serve import model_lifecycle as lifecycles
 from mixcli.serve import model_pool as pools
 from mixcli.serve.eviction import Ledger, fits
@@ -43,6 +43,8 @@ class Shelf:
     lent: set[str] = field(default_factory=set)
     dead: set[str] = field(default_factory=set)
     held_back: dict[str, threading.Event] = field(default_factory=dict)
+    unloads_held_back: threading.Event | None = None
+    stays: set[str] = field(default_factory=set)  # hosts that do not end
     n_plans: int = 0
 
     def plan(self, model: ServedModel, left: Ledger) -> Planned:
@@ -66,6 +68,10 @@ class Shelf:
         assert isinstance(host, Host)
         if host.label in self.lent and not anyway:
             return False
+        if self.unloads_held_back is not None:
+            assert self.unloads_held_back.wait(60)
+        if host.label in self.stays:
+            raise MixcliError("the process 7 did not end after SIGKILL")
         self.loaded[host.label] -= 1
         return True
 

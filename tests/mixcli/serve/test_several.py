@@ -20,6 +20,7 @@ from mixcli.host.protocol.port_state import PortState
 from mixcli.serve import model_lifecycle
 from mixcli.serve.model_field import LARGE
 from mixcli.store.store import StoredModel
+from mixcli.system.json_parts import MAX_PARTS
 from tests.mixcli.serve.test_kills import resident
 from tests.support.fleets import NEEDS, VOCABULARIES, FleetPort, served_fleet, small_models
 from tests.support.waiting import wait_for
@@ -71,6 +72,12 @@ def state(port: FleetPort, name: str) -> dict[str, Any]:
     return next(
         one for one in port.ask("GET", "/health").json["models"] if one["model"] == label_of(port, name)
     )
+
+
+def test_a_body_of_too_many_parts_is_refused_before_a_model_is_looked_for(port: FleetPort) -> None:
+    answer = port.ask("POST", COMPLETIONS, b'{"user": [' + b"{}," * MAX_PARTS + b'{}], "model": "red"}')
+    assert answer.status == 400
+    assert "the limit is 2,097,152; shorten it" in answer.json["error"]["message"]
 
 
 def test_the_model_of_a_request_answers_it(port: FleetPort) -> None:

@@ -1,9 +1,12 @@
 """A lock is waited for with words and with an end; the holders are real processes."""
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import pytest
 from mixcli.errors import MixcliError
 from mixcli.store import waiting
 from mixcli.system import locks
+from mixcli.system.locks import exclusive
 from mixcli.system.process_state import STOPPED, lock_holder, state
+from tests.support.waiting import LIMIT
 
 HOLD = """
 import sys, time
@@ -162,3 +167,26 @@ def test_who_is_waited_for_is_told_once_in_a_pipe(
     assert [wait("process 1 is x"), wait("process 1 is x")] == [1, 1]
     assert capsys.readouterr().err == "waiting: process 1 is x\n"
     assert shown == [(1, 2, "process 1 is x")] * 2
+
+
+def test_a_folder_that_is_removed_meanwhile_is_what_is_reported(tmp_path: Path) -> None:
+    """The descriptor of the old file is closed once: a second time it may be another thread's."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    waits, errors = threading.Event(), list[OSError]()
+
+    def take() -> None:
+        try:
+            with exclusive(folder / "a.lock", lambda _: waits.set()):
+                pass
+        except OSError as error:
+            errors.append(error)
+
+    with (folder / "a.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert waits.wait(LIMIT)
+        shutil.rmtree(folder)
+    thread.join(LIMIT)
+    assert [type(error) for error in errors] == [FileNotFoundError]
