@@ -20,7 +20,7 @@ def serve_memory(endpoint: str, n_threads: int) -> None:
     ) as child:
         try:
             assert child.stderr is not None
-            # not communicate(), which would close its stdin; only the end is kept: it runs for months, and complains of each client that is none
+            # not communicate(), which would close its stdin; only the end is kept: it may run for months and log each bad client
             said = deque(filter(None, map(str.strip, child.stderr)), maxlen=1)
             child.wait()
         except BaseException:

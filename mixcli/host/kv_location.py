@@ -17,6 +17,7 @@ HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
 
 Identity = tuple[str, int, int, int]  # a hash of its head, its size, time and inode
 
+
 def file_identity(path: Path) -> Identity | None:
     """Return what tells a file from another of the same name; None where it cannot be read."""
     try:

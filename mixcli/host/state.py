@@ -26,7 +26,9 @@ class HostState:
         self.replies = IdempotencyCache()
         self.closing = asyncio.Event()
         self.created = int(time.time())
-        self._size: int | None = None  # of the file at the start: later it may be gone, or on a server that hangs
+        self._size: int | None = (
+            None  # of the file at the start: later it may be gone, or on a server that hangs
+        )
         with contextlib.suppress(OSError):
             self._size = spec.name.path.stat().st_size
         self._loop = asyncio.get_running_loop()

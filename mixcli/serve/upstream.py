@@ -49,8 +49,8 @@ class Upstream:
     async def revived(self, dead: HostLink) -> HostLink:
         """Return the client of a new host in place of one that has ended; raise LoadFailed where none can be started.
 
-        After a load that failed requests are refused for RETRY_PAUSE seconds, and the next one tries again. A load goes on where its client leaves,
-        and the next request waits for it.
+        After a load that failed requests are refused for RETRY_PAUSE seconds, and the next one tries again. A load continues when its
+        client leaves, and the next request waits for it.
         """
         if self._client is dead:
             if (left := self._retry_at - time.monotonic()) > 0:
