@@ -1,9 +1,11 @@
 """The journal of a batch: append every result as it arrives, so that a rerun does not compute it again.
 
     {"mixcli": "batch journal", "version": 1}
-    {"key": "<32 hex digits>", "n": 12, "outcome": {...}}
+    {"key": "<32 hex digits>", "n": 12, "crc": "<8 hex digits>", "outcome": {...}}
 
-A line is written by one write() when its outcome arrives, so it survives any end of this process; fsync runs once a second, so a power failure costs a second. An incomplete last line is removed when the journal is opened again. Keys are hashes of the request and of the model or server; they do not include ids and places, so records may be added,
+A line is written by one write() when its outcome arrives, so it survives any end of this process; fsync runs once a second, so a power failure costs a second. An incomplete last line is removed when the journal is opened again.
+`crc` is the CRC-32 of the rest of a line: one that was changed is computed again. Lines of earlier versions have none.
+Keys are hashes of the request and of the model or server; they do not include ids and places, so records may be added,
 removed and changed between two runs, and only what is new is computed. `n` is the record's place in the input: of equal records each gets
 back its own outcome, and one that has none yet gets another's. Records that failed are not kept: they are tried again.
 """
@@ -16,27 +18,68 @@ import os
 import re
 import threading
 import time
+import zlib
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from mixcli.batch.output import json_line
 from mixcli.errors import InUse, UsageError
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
+from mixcli.system.locks import is_still
+from mixcli.system.strict_json import containers
 
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
-LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')
+LINE = re.compile(
+    rb'(\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), )(?:"crc": "([0-9a-f]{8})", )?"outcome": (\{.*\})\}'
+)
 SYNC = 1.0  # seconds between two fsyncs
 AROUND = 1 << 15  # places before and behind the current one whose old outcomes are known: about 30 MB
 
 
 def key_of(settings: str, body: Fields) -> str:
-    """Return the name of a request: 32 hex digits over it and the settings under which it is asked."""
-    text = json.dumps([settings, body], sort_keys=True, ensure_ascii=True)
+    """Return the name of a request: 32 hex digits over it and the settings under which it is asked.
+
+    The order of names is of no matter but in the properties of a schema: the answer is written in that order.
+    """
+    orders = [names for names in _orders(body) if names != sorted(names)]
+    text = json.dumps([settings, body, *orders], sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _orders(body: Fields) -> Iterator[list[str]]:
+    """Yield the names of the properties of each schema in a request."""
+    for node, _ in containers(body):
+        if isinstance(node, dict) and isinstance(properties := node.get("properties"), dict):
+            yield list(properties)
+
+
+class JournalLine(NamedTuple):
+    """A sound line: the key, the place in the input, and the outcome as JSON."""
+
+    key: str
+    place: int
+    outcome: bytes
+
+    @classmethod
+    def read(cls, raw: bytes) -> "JournalLine | None":
+        """Return what a line says; None where it is not one, or was changed."""
+        match = LINE.fullmatch(raw.removesuffix(b"\n"))
+        if match is None:
+            return None
+        head, key, place, crc, outcome = match.groups()
+        if crc is not None and int(crc, 16) != zlib.crc32(outcome, zlib.crc32(head)):
+            return None
+        return cls(key.decode(), int(place), outcome)
+
+    def written(self) -> bytes:
+        """Return the line with its checksum."""
+        head = f'{{"key": "{self.key}", "n": {self.place}, '.encode()
+        crc = zlib.crc32(self.outcome, zlib.crc32(head))
+        return b'%b"crc": "%08x", "outcome": %b}\n' % (head, crc, self.outcome)
 
 
 class BatchJournal:
@@ -65,9 +108,12 @@ class BatchJournal:
             offset, is_own = self._find(key, place)
             if offset is None:
                 return None
+            line = JournalLine.read(_line_at(self._file.fileno(), offset))
+            if line is None or line.key != key:  # the disk has changed it
+                return None
             try:
-                outcome = _line_at(self._file.fileno(), offset).get("outcome")
-            except (ValueError, RecursionError):  # the disk has changed it
+                outcome = json.loads(line.outcome)
+            except (ValueError, RecursionError):
                 return None
             if not isinstance(outcome, dict) or not {"result", "body"} & set(outcome):
                 return None
@@ -120,7 +166,7 @@ class BatchJournal:
         return offset
 
     def _write(self, key: str, place: int, outcome: Fields) -> None:
-        line = json_line({"key": key, "n": place, "outcome": outcome}).encode()
+        line = JournalLine(key, place, json_line(outcome).rstrip("\n").encode()).written()
         written = 0
         try:
             while written < len(line):
@@ -141,11 +187,10 @@ class BatchJournal:
             for raw in lines:
                 if offset >= self._old_end:
                     break
-                match = LINE.match(raw)
-                if match is None or not raw.endswith(b"}}\n"):
+                if (line := JournalLine.read(raw)) is None:
                     bad += 1
                 else:
-                    yield match[1].decode(), int(match[2]), offset
+                    yield line.key, line.place, offset
                 offset += len(raw)
         if bad:
             console.warn(
@@ -155,16 +200,7 @@ class BatchJournal:
 
 def _opened(path: Path) -> BinaryIO:
     """Open or make a journal, and cut off a line that was being written when its writer ended."""
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases the lock when its holder ends
-    except BlockingIOError as error:
-        file.close()
-        raise InUse(
-            f"another mixcli batch is writing {path}; wait for it or choose another output"
-        ) from error
-    except OSError:
-        pass  # a file system without locks
+    file = _locked(path)
     first = file.readline(len(HEADER) + 1)
     if HEADER.startswith(first) and first != HEADER:  # new, or killed while the first line was written
         _begin(file, path)
@@ -173,6 +209,26 @@ def _opened(path: Path) -> BinaryIO:
         raise UsageError(f"{path} is not a mixcli batch journal; choose another with --journal")
     _cut_torn_line(file)
     return file
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Open a journal and hold it. Another batch that has just ended may have removed the file that was opened: then it is opened again."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+        try:
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the kernel releases the lock when its holder ends
+        except BlockingIOError as error:
+            file.close()
+            raise InUse(
+                f"another mixcli batch is writing {path}; wait for it or choose another output"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        if is_still(path, file.fileno()):
+            return file
+        file.close()
 
 
 def _begin(file: BinaryIO, path: Path) -> None:
@@ -201,13 +257,12 @@ def _cut_torn_line(file: BinaryIO) -> None:
         end = start
 
 
-def _line_at(handle: int, offset: int) -> dict[str, object]:
+def _line_at(handle: int, offset: int) -> bytes:
     pieces: list[bytes] = []
     while True:
         piece = os.pread(handle, 1 << 14, offset)
         end = piece.find(b"\n")
         if end >= 0 or not piece:
-            line: dict[str, object] = json.loads(b"".join([*pieces, piece[: end if end >= 0 else None]]))
-            return line
+            return b"".join([*pieces, piece[: end if end >= 0 else None]])
         pieces.append(piece)
         offset += len(piece)

@@ -13,6 +13,7 @@ from mixcli.batch.output_paths import part_of
 from mixcli.errors import InUse, MixcliError
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.console import console
+from mixcli.system.locks import is_still
 from quantize.output_target import is_stream
 
 MAX_TRIES = 100
@@ -42,7 +43,7 @@ def output(path: Path | None) -> Iterator[Write]:
         yield write
         file.flush()
         os.fsync(file.fileno())
-        if os.fstat(file.fileno()).st_size != n_bytes or not _is_there(part, file.fileno()):
+        if os.fstat(file.fileno()).st_size != n_bytes or not is_still(part, file.fileno()):
             raise MixcliError(
                 f"{part} was changed or removed by another program while results were written; rerun the command"
             )
@@ -63,18 +64,11 @@ def _opened(part: Path) -> BinaryIO:
             ) from error
         except OSError:  # a file system without locks
             pass
-        if _is_there(part, handle):
+        if is_still(part, handle):
             file.truncate(0)
             return file
         file.close()  # the other batch has ended and renamed it meanwhile; the next one that is opened is another file
     raise InUse(f"other batches keep writing {part}; choose another output")
-
-
-def _is_there(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager

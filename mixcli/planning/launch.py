@@ -98,8 +98,15 @@ def host_name(stored: StoredModel, load_options: LoadOptions, isolation_key: str
 
 
 def identity(model: str | None, load_options: LoadOptions) -> str:
-    """Return in one line which weights a name means here: their checksum where it is known, else one of samples."""
+    """Return in one line which weights a name means here: their checksum where the store keeps them, else one of samples.
+
+    A type of the KV cache that is named is part of it, since answers depend on it; that of a plan may change from day to day.
+    """
     from mixcli.store.weights import checksum_of, weights_of
 
-    stored = installed(model, load_options)
-    return f"{stored.label} {checksum_of(stored.manifest)}" if stored.manifest else str(weights_of(stored))
+    stored, kv = installed(model, load_options), load_options.request.kv
+    if stored.manifest and stored.manifest.keeper != "user":
+        weights = f"{stored.label} {checksum_of(stored.manifest)}"
+    else:  # a file that its owner may have replaced since it was imported
+        weights = str(weights_of(stored)._replace(checksum=""))
+    return weights if kv in (None, "auto", "f16") else f"{weights}, KV cache {kv}"

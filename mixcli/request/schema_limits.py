@@ -1,22 +1,13 @@
 """What the JSON schema of a tool may be: how deep, how large, and JSON, for the terminal, which reads tools, and for the host, which takes them."""
 
 import json
-from collections.abc import Iterator
+
+from mixcli.system.strict_json import containers
 
 # containers in containers; each object within an object's properties is two. llguidance reads JSON of at most 128, its own around a schema
 # included; up to there the time is linear (32 objects in one another: 5 ms)
 MAX_DEPTH = 64
 MAX_TOOL_BYTES = 1 << 18  # of one tool's schema: a model reads all of it with every prompt
-
-
-def containers(value: object) -> Iterator[tuple[object, int]]:
-    """Yield a value and all containers in it, each with its depth, from 1; does not recurse."""
-    todo = [(value, 1)]
-    while todo:
-        node, depth = todo.pop()
-        yield node, depth
-        children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
-        todo += [(child, depth + 1) for child in children if isinstance(child, dict | list | tuple)]
 
 
 def fault_of_tool(schema: object) -> str:

@@ -73,7 +73,7 @@ def exclusive(
                     break  # no locks anywhere
                 path = stand_in
             else:
-                if _is_still(path, handle):
+                if is_still(path, handle):
                     break
             again = _open(path)  # may fail, and the other one is to be closed once
             os.close(handle)
@@ -164,7 +164,7 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _is_still(path: Path, handle: int) -> bool:
+def is_still(path: Path, handle: int) -> bool:
     """Return whether a name is still the file that was opened by it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())

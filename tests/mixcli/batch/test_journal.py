@@ -1,6 +1,7 @@
 """The journal: nothing twice, nothing lost, whatever ends it."""
 
 import errno
+import fcntl
 import json
 import os
 import random
@@ -111,7 +112,43 @@ def test_a_line_that_the_disk_has_changed_is_computed_again(
     journal = BatchJournal(path)
     assert [journal.take(key, place) is not None for place, key in enumerate(keys)] == [False, False, True]
     assert journal.take("0" * 32, 0) is None
-    assert "1 line of" in capsys.readouterr().err
+    assert "2 lines of" in capsys.readouterr().err
+
+
+def test_no_changed_bit_becomes_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    key = key_of("settings", {"text": "a"})
+    journal = BatchJournal(path)
+    journal.append(key, 0, {"result": "ham", "usage": {"prompt_tokens": 5}})
+    journal.close()
+    raw = path.read_bytes()
+    for at in range(len(module.HEADER), len(raw) - 1):
+        for bit in (1, 2, 4, 32):
+            path.write_bytes(raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
+            journal = BatchJournal(path)
+            assert journal.take(key, 0) is None, raw[at:]
+            journal._file.close()
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    key = key_of("settings", {"text": "a"})
+    path.write_bytes(module.HEADER + f'{{"key": "{key}", "n": 3, "outcome": {{"result": "ä"}}}}\n'.encode())
+    journal = BatchJournal(path)
+    assert journal.take(key, 3) == {"result": "ä"}
+    journal.close()
+
+
+def test_fields_in_another_order_are_another_question() -> None:
+    """An answer has its fields in the order of the schema: reasons before the label, or behind it."""
+
+    def key(*names: str) -> str:
+        schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+        return key_of("model", {"response_format": {"json_schema": {"schema": schema}}, "temperature": 0})
+
+    assert key("reason", "label") != key("label", "reason")
+    assert key("reason", "label") == key("reason", "label")
+    assert key_of("", {"a": 1, "b": {"c": 2, "d": 3}}) == key_of("", {"b": {"d": 3, "c": 2}, "a": 1})
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
@@ -131,6 +168,25 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_journal_that_its_last_writer_removes_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that kept nothing removes its journal at its end, between the opening and the lock of the next one."""
+    path, genuine = tmp_path / "journal", fcntl.flock
+    first = BatchJournal(path)
+
+    def late(file: BinaryIO, how: int) -> None:
+        if not first._file.closed:
+            first.close()
+        genuine(file, how)
+
+    monkeypatch.setattr(module.fcntl, "flock", late)
+    second = BatchJournal(path)
+    second.append(key_of("", {"n": 1}), 0, {"result": 1})
+    assert key_of("", {"n": 1}) in path.read_text()
+    second.close()
+
+
 def test_memory_does_not_grow_with_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AROUND", 500)
     keys = filled(tmp_path / "journal", 20_000)

@@ -9,6 +9,7 @@ import pytest
 from mixcli.planning.launch import identity
 from mixcli.planning.load_options import LoadOptions
 from mixcli.store import weights
+from mixcli.store.import_ import import_model
 from mixcli.store.store import StoredModel
 from mixcli.store.weights import weights_of
 from profiles.request import PlanRequest
@@ -72,3 +73,20 @@ def test_a_touched_file_keeps_its_identity(home: Path, tmp_path: Path) -> None:
     before = identity(str(path), options)
     os.utime(path, ns=(1, 1))
     assert identity(str(path), options) == before
+
+
+def test_a_replaced_file_of_an_imported_model_is_another_identity(home: Path, tmp_path: Path) -> None:
+    """Fine-tuned once more, it has the same size; the store keeps the checksum of the import."""
+    path, options = write_gguf(tmp_path / "m.F16.gguf", gguf(seed=1)), LoadOptions(PlanRequest())
+    label = import_model(path, None, False, lambda *_: None)[0].label
+    before, n_bytes = identity(label, options), path.stat().st_size
+    write_gguf(path, gguf(seed=2))
+    assert path.stat().st_size == n_bytes
+    assert identity(label, options) != before
+
+
+def test_a_named_type_of_the_cache_is_another_identity(home: Path, tmp_path: Path) -> None:
+    """A batch with --kv q4_0 does not take the results of one without for its own."""
+    path = write_gguf(tmp_path / "m.gguf", gguf())
+    found = {kv: identity(str(path), LoadOptions(PlanRequest(kv=kv))) for kv in (None, "auto", "f16", "q4_0")}
+    assert found["auto"] == found["f16"] == found[None] != found["q4_0"]
