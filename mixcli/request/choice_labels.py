@@ -94,11 +94,16 @@ def _check_bare(label: str) -> None:
         raise UsageError(
             f"--choice: {word[:40]!r} ends with a backslash, which does not escape a comma; put a label with a comma in double quotes"
         )
-    closing = _PAIRS.get(word[:1], "")
-    if closing and len(word) > 1 and word.endswith(closing):
+    if in_quotes(word):
         raise UsageError(
             f"--choice: the quotes of {word[:40]} would be part of the label; use plain double quotes, or none"
         )
+
+
+def in_quotes(label: str) -> bool:
+    """Return whether a label stands in quotes, which would be part of it."""
+    closing = {**_PAIRS, '"': '"'}.get(label[:1], "")
+    return bool(closing) and len(label) > 1 and label.endswith(closing)
 
 
 def _check_pairs(labels: list[str]) -> None:
@@ -127,4 +132,4 @@ def folded(label: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
 
 
-__all__ = ["folded", "labels_of"]
+__all__ = ["folded", "in_quotes", "labels_of"]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from mixcli.errors import UsageError
-from mixcli.request.choice_labels import labels_of
+from mixcli.request.choice_labels import in_quotes, labels_of
 from mixcli.request.output_format import OutputFormat
 from mixcli.request.short_schema import schema_of
 
@@ -81,6 +81,10 @@ def _labels(name: str, text: str) -> tuple[str, ...]:
     labels = [label.strip() for label in text.split("|")]
     if not all(labels):
         raise UsageError(f"--ask {name}: a label is empty; write labels as (good|bad)")
+    if quoted := next(filter(in_quotes, labels), None):
+        raise UsageError(
+            f"--ask {name}: the quotes of {quoted[:40]} would be part of the label; write labels as (good|bad)"
+        )
     return labels_of("\n".join(f'"{label.replace(chr(34), chr(34) * 2)}"' for label in labels))
 
 

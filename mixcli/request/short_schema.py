@@ -13,11 +13,12 @@ wrappers that OpenAI's API puts around it ({name, strict, schema}, {type: json_s
 The short form is an idea of Simon Willison's `llm`, widened by lists, choices and objects.
 """
 
-import json
 import re
 from typing import Any
 
 from mixcli.errors import UsageError
+from mixcli.request.choice_labels import in_quotes
+from mixcli.system import strict_json
 from mixcli.system.text import nearest
 
 Schema = dict[str, Any]
@@ -35,6 +36,7 @@ TYPES: dict[str, Schema] = {
     "double": {"type": "number"},
     "datetime": {"type": "string", "format": "date-time"},
 }
+NOTHING = ("null", "none", "undefined")  # beside a type, in other languages
 LISTS = ("list", "array")  # list[int] is [int]
 # what says something about the value itself; a schema has one of these, a wrapper around one has none
 # fmt: off
@@ -76,8 +78,8 @@ def schema_of(text: str) -> Schema:
 
 def _whole(text: str) -> Schema:
     try:
-        schema = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        schema = strict_json.loads(text)
+    except ValueError as error:
         raise UsageError(
             f"the schema begins like JSON and is not JSON: {error}; the short form needs no outer braces"
         ) from None
@@ -88,14 +90,6 @@ def _whole(text: str) -> Schema:
             "a JSON schema has a type or properties, and the short form needs no outer braces: 'name, age int'"
         )
     return schema
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
 
 
 def _unwrapped(schema: Schema) -> Schema:
@@ -181,6 +175,7 @@ class _Reader:
         if not words or head.lower() in TYPES:
             return bool(words)
         if "|" in head:
+            _check_labels([label.strip() for label in head.split("|")])
             raise UsageError(f"the schema's {head!r} must be in parentheses: {name} ({head})")
         if words[0].lower() in TYPES:
             raise UsageError(
@@ -205,7 +200,8 @@ class _Reader:
             while self._skip("|") is not None:
                 labels.append(self._label())
             self._close(")")
-            return {"type": "string", "enum": list(dict.fromkeys(labels))}
+            _check_labels(labels)
+            return {"type": "string", "enum": labels}
         if self._skip("{") is not None:
             self._match(_BREAK)
             schema = self.fields(depth + 1)
@@ -267,6 +263,23 @@ class _Reader:
             return ""
         self._at = match.end()
         return match.group()
+
+
+def _check_labels(labels: list[str]) -> None:
+    """Refuse labels that other languages read as something else than these texts: in quotes, types, true and false; and one that is there twice."""
+    written, words = "|".join(labels)[:80], {label.lower() for label in labels}
+    if quoted := next(filter(in_quotes, labels), None):
+        raise UsageError(
+            f"the schema's label {quoted[:40]} has quotes, which would be part of it; write labels as (a|b)"
+        )
+    if words == {"true", "false"}:
+        raise UsageError(f"the schema's ({written}) would be texts; write bool")
+    if words & set(TYPES) and words <= {*TYPES, *NOTHING}:
+        raise UsageError(
+            f"the schema's ({written}) would be texts, not types; write a field that may be missing as 'name? string', or pass a JSON schema"
+        )
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise UsageError(f"the schema has the label {twice!r} twice; remove one of them")
 
 
 def _whole_numbers(low: int, high: int) -> Schema:
