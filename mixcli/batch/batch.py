@@ -19,7 +19,7 @@ from mixcli.batch.record import RecordSource
 from mixcli.batch.records import open_records
 from mixcli.batch.review import Review
 from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.template import nearest
@@ -82,8 +82,8 @@ def run_batch(
     """
     grading = Grading(order.golds, fits=not order.calibrated) if order.golds else None
     check_targets(order.source, order.out, order.journal, order.read)
-    review = Review(checked_review(order.review, order.out, order.journal)) if order.review else None
-    is_empty = distant is None and _is_empty(order, job)
+    target = checked_review(order.review, order.source, order.out, order.journal) if order.review else None
+    n_checked = None if distant is not None else _n_checked(order, job)
     with ExitStack() as stack:
         source, position, n_bytes = stack.enter_context(_opened(order, distant))
         chosen = _job(job, source, order)
@@ -93,7 +93,8 @@ def run_batch(
         if order.journal:
             journal = BatchJournal(order.journal)
             stack.callback(journal.close)
-        if is_empty:
+        review = Review(stack.enter_context(output(target))) if target else None
+        if n_checked == 0:
             stack.enter_context(output(order.out))
             return Report(Tally(), f"{_name(order.source)} has no records; nothing to do", grading)
         asked = backend()
@@ -114,13 +115,24 @@ def run_batch(
         tally = run(
             source.records, chosen, asked, journal, settings, lambda line: write(json_line(line)), look
         )
-        notes = grading.finish(asked.identity, calibration_path(order.journal)) if grading is not None else []
-    if review is not None:
-        review.close()
-        notes.append(f"{counted(review.n, 'record')} to review in {review.path}")
+        _check_whole(order.source, n_checked, tally)
+        where = calibration_path(order.journal)
+        notes = grading.finish(asked.identity, job.question, where) if grading is not None else []
+        if review is not None:
+            review.finish()
+            notes.append(f"{counted(review.n, 'record')} to review in {target}")
     for note in notes:
         console.note(note)
     return Report(tally, progress.sentence(), grading)
+
+
+def _check_whole(source: str, n_checked: int | None, tally: Tally) -> None:
+    """Refuse to publish results of a file that has lost records since it was checked: another program has changed it."""
+    if n_checked is not None and tally.n_done < n_checked:
+        raise MixcliError(
+            f"{_name(source)} was changed by another program while it was read: {counted(n_checked, 'record')} when it was checked, "
+            f"{tally.n_done:,} now; rerun the command"
+        )
 
 
 def _check_calibration(fitted: str, identity: str) -> None:
@@ -137,7 +149,7 @@ def checked_records(
 ) -> Iterator[RecordSource]:
     """Look a file through as `run_batch` does, and yield its records. UsageError for what every record would fail with, and for whole requests."""
     order = BatchOptions(source, None, None, format_, {"": gold} if gold else {}, BatchSettings(""))
-    _is_empty(order, job)
+    _n_checked(order, job)
     with _opened(order, None) as (found, _, _):
         if found.format == "openai":
             raise UsageError(f"{source} has whole requests of OpenAI's batch format; use a file of records")
@@ -146,13 +158,13 @@ def checked_records(
         yield found
 
 
-def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
-    """Check an input that can be read twice, and return whether it has no records. UsageError for what every record would fail with."""
+def _n_checked(order: BatchOptions, job: TemplateJob) -> int | None:
+    """Check an input and count its records; None for one that cannot be read twice. UsageError for what every record would fail with."""
     if order.source != "-" and not Path(order.source).is_file():
-        return False  # a FIFO: opening it twice may block forever
+        return None  # a FIFO: opening it twice may block forever
     with _stream(order.source) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            return False
+            return None
         begin = _position(stream)
         source = open_records(stream, order.source, order.format)
         survey = look_through(
@@ -163,7 +175,7 @@ def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
             os.fstat(stream.fileno()).st_size,
         )
         os.lseek(stream.fileno(), begin, os.SEEK_SET)  # all readers share one stdin
-    return not survey.n
+    return survey.n
 
 
 def _name(source: str) -> str:

@@ -169,10 +169,11 @@ def calibration_error(examples: Sequence[tuple[Example, float]]) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperatures of questions and fields, by their names; those of a model."""
+    """The temperatures of questions and fields, by their names; those of a model, and of a prompt with its labels (TemplateJob.question)."""
 
     temperatures: Mapping[str, float]
     identity: str
+    question: str = ""  # of a file of an earlier version
 
     def save(self, path: Path, fits: Mapping[str, Fit]) -> None:
         """Write it beside a journal, with the measured effect of each."""
@@ -180,6 +181,7 @@ class Calibration:
             "mixcli": "batch calibration",
             "version": 1,
             "model": self.identity,
+            "question": self.question,
             "fields": {name: fit.to_json() for name, fit in fits.items()},
         }
         replace_text(path, json.dumps(told, ensure_ascii=False, indent=1) + "\n", 0o666)
@@ -201,7 +203,7 @@ def read_calibration(path: Path) -> Calibration:
         raise UsageError(
             f"--calibration {path} is not a calibration of mixcli batch; fit one with --eval on records with gold labels"
         )
-    return Calibration(temperatures, str(told.get("model")))
+    return Calibration(temperatures, str(told.get("model")), str(told.get("question", "")))
 
 
 def _least(of: Callable[[float], float], low: float, high: float) -> float:

@@ -215,6 +215,8 @@ def _records(feed: _Feed, dialect: Dialect, names: list[str]) -> Iterator[Record
 def _record(row: Row, names: list[str], number: int) -> Record:
     while len(row) > len(names) and not row[-1].strip():
         row.pop()
+    if len(names) > 1 and [value.strip() for value in row] == names:
+        return Record(number, fault="the row is the header again, as where files were joined; remove it")
     if len(row) > len(names) or any(names[len(row) :]):
         return Record(number, fault=f"the row has {counted(len(row), 'field')}, the header {len(names)}")
     for column, (name, value) in enumerate(zip(names, row, strict=False), 1):
@@ -223,7 +225,7 @@ def _record(row: Row, names: list[str], number: int) -> Record:
                 number, fault=f"field {column} has a value, {value[:40]!r}, but no name in the header"
             )
     fields = {name: value for name, value in zip(names, row, strict=False) if name}
-    return Record(fields.get("id") or number, fields)
+    return Record(fields.get("custom_id") or fields.get("id") or number, fields)
 
 
 def _why(error: csv.Error, feed: _Feed) -> str:

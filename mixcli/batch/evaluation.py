@@ -25,21 +25,21 @@ class Bin:
 class Evaluation:
     """Counts that grow with every record; all figures are made of them, so memory does not depend on the input.
 
-    `pairs` counts (gold, answer); an answer that was abstained from counts as one that is wrong. `n_without` records had no gold
-    label or no answer.
+    `pairs` counts (gold, answer); an answer that was abstained from is None there, and wrong. `n_without` records had no gold label or no
+    answer.
     """
 
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    pairs: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     bins: list[Bin] = field(default_factory=lambda: [Bin() for _ in range(N_BINS)])
     n_without: int = 0
 
     def add(self, gold: str | None, answer: Graded | None) -> None:
         """Count one record by its answer, if there is one."""
-        if not gold or answer is None:
+        if not gold or not gold.strip() or answer is None:
             self.n_without += 1
             return
         said, right = answer.text.strip(), answer.gold_text(gold)
-        self.pairs[right, ABSTAIN if answer.is_abstained else said] += 1
+        self.pairs[right, None if answer.is_abstained else said] += 1
         if answer.probability is not None:
             confidence = answer.probability.value
             cell = self.bins[min(N_BINS - 1, int(confidence * N_BINS))]
@@ -54,7 +54,7 @@ class Evaluation:
     @property
     def labels(self) -> list[str]:
         """Return all labels of gold and answers, sorted; abstentions are not labels."""
-        return sorted({label for pair in self.pairs for label in pair} - {ABSTAIN})
+        return sorted({label for pair in self.pairs for label in pair if label is not None})
 
     @property
     def accuracy(self) -> float:
@@ -90,7 +90,7 @@ class Evaluation:
         return {
             "n": self.n,
             "n_without": self.n_without,
-            "n_abstained": sum(n for (_, answer), n in self.pairs.items() if answer == ABSTAIN),
+            "n_abstained": sum(n for (_, answer), n in self.pairs.items() if answer is None),
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "calibration_error": self.calibration_error,
@@ -99,7 +99,7 @@ class Evaluation:
                 for label in self._in_tables
             },
             "confusion": {
-                gold: {answer: self.pairs[gold, answer] for answer in self._answers()}
+                gold: {self._named(answer): self.pairs[gold, answer] for answer in self._answers()}
                 for gold in (self._golds() if self._in_tables else ())
             },
             "calibration": [
@@ -154,14 +154,20 @@ class Evaluation:
             "",
             *_columns([["label", "precision", "recall", "F1"], *scores]),
             "",
-            *_columns([["gold \\ answer", *answers], *rows]),
+            *_columns([["gold \\ answer", *map(self._named, answers)], *rows]),
         ]
 
     def _golds(self) -> list[str]:
         return sorted({gold for gold, _ in self.pairs})
 
-    def _answers(self) -> list[str]:
-        return sorted({answer for _, answer in self.pairs}, key=lambda answer: (answer == ABSTAIN, answer))
+    def _answers(self) -> list[str | None]:
+        return sorted({answer for _, answer in self.pairs}, key=lambda answer: (answer is None, answer or ""))
+
+    def _named(self, answer: str | None) -> str:
+        """Return an answer as tables name it; a label may be called as an abstention is."""
+        if answer is not None:
+            return answer
+        return ABSTAIN if ABSTAIN not in self.labels else f"({ABSTAIN})"
 
 
 def _drawn(mean: float, right: float) -> str:

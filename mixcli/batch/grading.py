@@ -32,7 +32,7 @@ class Grading:
     def add(self, done: BatchResult) -> None:
         """Count one record."""
         for name, one in self._columns.items():
-            gold = done.record.fields.get(one.column)
+            gold = (done.record.find(one.column) or "").strip()
             answer = done.graded.get(name)
             one.evaluation.add(gold, answer)
             if self._fits and gold and answer is not None and answer.probability is not None:
@@ -40,8 +40,8 @@ class Grading:
                 if example is not None:
                     one.examples.add(done.index, example)
 
-    def finish(self, identity: str, path: Path | None) -> list[str]:
-        """Fit the temperatures and keep them at `path`, if any; return what to tell of it."""
+    def finish(self, identity: str, question: str, path: Path | None) -> list[str]:
+        """Fit the temperatures and keep them at `path`, if any, with the model and the prompt that they are for; return what to tell of it."""
         for one in self._columns.values():
             one.fit = one.examples.fit() if self._fits else None
         fits = {name: one.fit for name, one in self._columns.items() if one.fit is not None}
@@ -49,7 +49,7 @@ class Grading:
             return []
         if path is None:
             return ["the temperatures are not saved: without -o there is no journal; pass -o or --journal"]
-        Calibration({}, identity).save(path, fits)
+        Calibration({}, identity, question).save(path, fits)
         return [f"temperatures are saved in {path}; apply them with --calibration {path}"]
 
     def to_json(self) -> dict[str, object]:

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mixcli.batch.job import TEXT, BatchJob, TemplateJob
+from mixcli.batch.job import TEXT, BatchJob, TemplateJob, warn_of_braces
 from mixcli.batch.record import Record, RecordSource
 from mixcli.errors import MixcliError, UsageError
 from mixcli.request.choice_labels import folded
-from mixcli.request.template import lookup, nearest
+from mixcli.request.template import nearest
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
@@ -37,6 +37,8 @@ class Survey:
     ids: set[int] = field(default_factory=set)  # hashes of them
     n_twice: int = 0
     first_twice: str = ""
+    n_empty: int = 0  # records whose {{ text }} is empty
+    first_empty: str | int = ""
     n_unusable: int = 0
     first_unusable: str = ""
 
@@ -49,6 +51,7 @@ class Survey:
             if record.fault:
                 raise UsageError(record.fault)
             job.bodies(record)
+            self._see_text(record, job)
         except MixcliError as error:
             self.n_bad += 1
             self.first_bad = self.first_bad or f"record {record.id}: {error}"
@@ -58,11 +61,11 @@ class Survey:
         if only is not None and len(self.only) < MAX_LABELS:
             self.only.setdefault(only, record.id)
         for name in wanted:
-            if lookup(name, record.fields, record.nested) is not None:
+            if record.find(name) is not None:
                 self.seen.add(name)
         if len(self.names) < MAX_LABELS:
             self.names.update(dict.fromkeys(record.fields))
-        label = (record.fields.get(gold) or "").strip() if gold else ""
+        label = (record.find(gold) or "").strip() if gold else ""
         self.n_gold += bool(label)
         if (
             label
@@ -71,6 +74,12 @@ class Survey:
             and (label in self.strange or len(self.strange) < MAX_LABELS)
         ):
             self.strange[label] += 1
+
+    def _see_text(self, record: Record, job: BatchJob) -> None:
+        text = job.text_of(record) if isinstance(job, TemplateJob) else None
+        if text is not None and not text.strip():
+            self.n_empty += 1
+            self.first_empty = self.first_empty or record.id
 
     def _see_id(self, record: Record) -> None:
         if record.fault:
@@ -115,6 +124,10 @@ def look_through(
     if len(survey.only) > 1:
         named = " and ".join(f"{name} (record {first})" for name, first in list(survey.only.items())[:SHOWN])
         raise UsageError(f"{{{{ text }}}} is ambiguous: {named}; choose a field with --column")
+    if survey.n_empty:
+        console.warn(
+            f"{counted(survey.n_empty, 'record')} with an empty text (record {survey.first_empty}): the model is asked all the same"
+        )
     if survey.n_unusable:
         console.warn(
             f"{counted(survey.n_unusable, 'record')} without a valid id ({survey.first_unusable}): "
@@ -125,6 +138,8 @@ def look_through(
             f"{counted(survey.n_twice, 'record')} with a duplicate id ({survey.first_twice}); "
             "their results cannot be told apart by id"
         )
+    if isinstance(job, TemplateJob):
+        warn_of_braces(job.template, {*survey.names, TEXT})
     for name in keep:
         _check_seen("--keep", name, survey)
     for column in golds.values():

@@ -1,7 +1,7 @@
 """Build the request of a record, and turn its answer into an output line."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +14,8 @@ from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.messages import ChatBody, Fields
 from mixcli.request.output_format import OutputFormat
 from mixcli.request.prompt import turns
-from mixcli.request.template import Template, lookup, nearest, no_value
+from mixcli.request.template import Template, nearest, no_value
+from mixcli.system.console import console
 
 IDS = ("id", "custom_id")
 TEXT = "text"  # the column that is asked about when none is named
@@ -78,6 +79,11 @@ class TemplateJob:
                 f"--keep: no column {missing!r}; columns are {', '.join(columns)}{nearest(missing, tuple(columns))}"
             )
 
+    @property
+    def question(self) -> str:
+        """Return the name of what is asked, 32 hex digits: the prompts and the forms of the answers, of whatever records."""
+        return key_of(self.system, {one.name: [one.template, one.form.body()] for one in self._asked})
+
     def takes_only(self, columns: Sequence[str]) -> bool:
         """Return whether {{ text }} means the only column because it is the only one: nothing says that it is called so."""
         named = {*self.template.names, *self.keep, self.column}
@@ -88,6 +94,8 @@ class TemplateJob:
             raise UsageError(f"-v {min(clash)}: the record has a field of that name; rename the variable")
         values = {**self.variables, **record.fields, **self._text(record)}
         meant = self.column or self.only_field(record) or TEXT
+        if TEXT in self.variables and meant != TEXT:
+            raise UsageError(f"-v {TEXT}: {{{{ {TEXT} }}}} is the field {meant!r} here; rename the variable")
         if meant in record.nulls and TEXT in self.template.names:
             raise UsageError(
                 f"{{{{ text }}}} has no value: the field {meant!r} is null; add text to the record or remove the record"
@@ -157,6 +165,10 @@ class TemplateJob:
             said = columns(decided) if decided else {}
         return {"id": record.id, **self._kept(record), **said, "error": told}
 
+    def text_of(self, record: Record) -> str | None:
+        """Return what {{ text }} is for a record that can be asked about; None where the prompt has no such place."""
+        return {**record.fields, **self._text(record)}.get(TEXT) if TEXT in self.template.names else None
+
     def only_field(self, record: Record) -> str | None:
         """Return the only field apart from an id, which {{ text }} means then; None if {{ text }} means a field by name."""
         if (
@@ -172,7 +184,7 @@ class TemplateJob:
     def _text(self, record: Record) -> dict[str, str]:
         fields = record.fields
         if self.column is not None:
-            found = lookup(self.column, fields, record.nested)
+            found = record.find(self.column)
             if found is None:
                 there = no_value(f"{self.column!r}", fields).partition("; ")[2]
                 raise UsageError(f"no field {self.column!r}; {there}")
@@ -187,7 +199,7 @@ class TemplateJob:
         return {TEXT: fields[name]}
 
     def _kept(self, record: Record) -> dict[str, str]:
-        found = {name: lookup(name, record.fields, record.nested) for name in self.keep}
+        found = {name: record.find(name) for name in self.keep}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -239,7 +251,18 @@ class RequestJob:
 def prompt_template(prompt: str | None) -> Template:
     """Read --prompt; where it names no place for the record, the record comes last, so that all prompts begin alike."""
     template = Template.parse(prompt or "{{ text }}")
-    return template if template.names else Template((f"{template.texts[0].rstrip()}\n\n", ""), (TEXT,))
+    if template.names:
+        return template
+    warn_of_braces(template, (TEXT,))  # before it has a place for that
+    return Template((f"{template.texts[0].rstrip()}\n\n", ""), (TEXT,))
+
+
+def warn_of_braces(template: Template, names: Collection[str]) -> None:
+    """Warn of one of some names that stands in other braces than those of a place."""
+    if one := template.misspelled(names):
+        console.warn(
+            f"the prompt has {one}, which is sent as it is; write a field's place as {{{{ {TEXT} }}}}"
+        )
 
 
 Ask = Callable[[ChatBody, str], ChatCompletion]  # (request, its key) -> its answer; raises MixcliError

@@ -15,6 +15,7 @@ from mixcli.batch.record import Record
 from mixcli.errors import UsageError
 from mixcli.request.template import as_text
 from mixcli.system.formatting import counted
+from mixcli.system.strict_json import Repeated, decoded, finite, unique, whole
 
 MAX_WRAPPER = 1 << 26  # bytes
 PIECE = 1 << 16
@@ -56,26 +57,19 @@ class Broken(ValueError):
 
 
 def load(raw: str) -> Any:
-    """Return what JSON says. Raises Broken, also where an object has the same name twice: it could mean either value."""
+    """Return what JSON says. Raises Broken, also where an object has the same name twice: it could mean either value.
+
+    NaN, which programs write for a cell without a value, is a text like others where it is asked about.
+    """
     try:
-        return _DECODER.decode(raw)
-    except RecursionError as error:
-        raise Broken("not JSON: nested too deeply") from error
-    except Broken:
-        raise
+        return decoded(_DECODER, raw)
+    except Repeated as error:
+        raise Broken(f"ambiguous: {error}") from error
     except ValueError as error:
         raise Broken(f"not JSON: {error}") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise Broken(f"ambiguous: {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_float=finite, parse_int=whole)
 
 
 def line_values(lines: Iterator[InputLine]) -> Iterator[tuple[int, Any]]:

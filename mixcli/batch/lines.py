@@ -28,12 +28,15 @@ class InputLine:
 
 
 def read_lines(stream: Readable, limit: int = MAX_LINE) -> Iterator[InputLine]:
-    """Yield lines (LF, CRLF or CR, UTF-8 with or without BOM) as they come; memory is bounded by `limit` bytes."""
+    """Yield lines (LF, CRLF or CR, UTF-8) as they come; memory is bounded by `limit` bytes.
+
+    A BOM may begin any line: where files were joined, each brings its own.
+    """
     for number, (raw, n_bytes) in enumerate(_raw_lines(stream, limit), 1):
         if n_bytes > limit:
             yield InputLine(number, "", f"the line is {n_bytes:,} bytes long; the limit is {limit:,}")
         else:
-            yield _line(number, raw.removeprefix(_BOM) if number == 1 else raw)
+            yield _line(number, raw.removeprefix(_BOM))
 
 
 def _raw_lines(stream: Readable, limit: int) -> Iterator[tuple[bytes, int]]:

@@ -40,13 +40,18 @@ def check_targets(source: str, out: Path | None, journal: Path | None, others: t
         _check_part(part_of(out))
 
 
-def checked_review(path: Path, out: Path | None, journal: Path | None) -> Path:
+def checked_review(path: Path, source: str, out: Path | None, journal: Path | None) -> Path:
     """Return where the review list is written; raise UsageError or QuantizeError where it cannot be, or would replace something else."""
     target = output_target(path, stdout="--review needs a file of its own; pass one")
-    for option, other in (("-o", out), ("--journal", journal)):
-        if other is not None and _is_same(path, other):
+    written = (path, part_of(path))
+    if source != "-" and any(_is_same(one, Path(source)) for one in written):
+        raise UsageError(f"--review {path} is an input and would be overwritten; choose another file")
+    others = [("-o", out), ("-o", part_of(out) if out else None), ("--journal", journal)]
+    for option, other in others:
+        if other is not None and any(_is_same(one, other) for one in written):
             raise UsageError(f"--review {path} is also the file of {option}; choose another file")
     refuse_foreign(target, is_review, "holds no review list of mixcli batch")
+    _check_part(part_of(path))
     return target
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mixcli.batch.json_input import record_of
 from mixcli.batch.record import Record, RecordSource
 from mixcli.cluster.connection import cause, connected, lost_errors
 from mixcli.cluster.nodes import ClusterNode, isolation_key, nodes_of, on_node
@@ -17,7 +18,6 @@ from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.errors import ErrorBody, error_body, raise_error
 from mixcli.host.protocol.messages import ChatBody
-from mixcli.request.template import as_text
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
@@ -183,9 +183,7 @@ def distant_source(address: str, source: str) -> RecordSource:
     def records() -> Iterator[Record]:
         for number, row in enumerate(dataset.iter_rows(), 1):
             plain = {str(name): _plain(value) for name, value in row.items()}
-            nested = {name: value for name, value in plain.items() if isinstance(value, dict | list)}
-            fields = {name: as_text(value) for name, value in plain.items()}
-            yield Record(fields.get("id") or number, fields, nested=nested)
+            yield record_of(number, plain, "row")
 
     return RecordSource("table", records(), columns)
 

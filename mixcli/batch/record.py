@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mixcli.host.protocol.messages import Fields
+from mixcli.request.template import lookup
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class Record:
     fault: str = ""
     nested: Fields = field(default_factory=dict, compare=False)
     nulls: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def find(self, name: str) -> str | None:
+        """Return what a field has as text, or what a path such as meta.label leads to; None where there is none."""
+        return lookup(name, self.fields, self.nested)
 
 
 @dataclass(frozen=True)

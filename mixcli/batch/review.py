@@ -3,10 +3,9 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from mixcli.batch.graded import Graded
-from mixcli.batch.output import json_line
+from mixcli.batch.output import Write, json_line
 from mixcli.batch.record import Record
 
 
@@ -16,8 +15,8 @@ class Review:
     In memory are two numbers a record: its doubt, 1 less the least probability of what was abstained from, and where its line is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, write: Write) -> None:
+        self._write = write
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115
         self._found: list[tuple[float, int, int]] = []  # doubt, the record's place, the offset of its line
 
@@ -42,16 +41,12 @@ class Review:
         self._found.append((doubt, place, self._lines.seek(0, os.SEEK_END)))
         self._lines.write(line.encode())
 
-    def close(self) -> None:
-        """Write the list to a file beside its place, and rename it."""
-        part = self.path.with_name(self.path.name + ".part")
-        with self._lines, part.open("wb") as out:
+    def finish(self) -> None:
+        """Write the list."""
+        with self._lines:
             for _, _, offset in sorted(self._found, key=lambda one: (-one[0], one[1])):
                 self._lines.seek(offset)
-                out.write(self._lines.readline())
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(self.path)
+                self._write(self._lines.readline().decode())
 
 
 def _told(one: Graded) -> dict[str, object]:

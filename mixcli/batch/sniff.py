@@ -16,6 +16,7 @@ MARKUP = (
     (re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE), "a web page"),
     (re.compile(rb"\s*<\?xml\b"), "XML"),
     (re.compile(rb"(%YAML|---\s*\n)"), "YAML"),
+    (re.compile(rb"\s*\[?\{'[^'\n]{1,80}':"), "in Python's notation"),
 )
 SUFFIXES = {
     ".yaml": "YAML",

@@ -200,6 +200,10 @@ def command(
     from mixcli.batch.naming import columns_of
     from mixcli.batch.runner import BatchSettings
 
+    if as_json and out is None:
+        raise UsageError(
+            "--json has no effect without --output, since stdout has the results; add -o FILE, or remove it"
+        )
     job, identity = _job(asking, form, _fields(sampling, deterministic=deterministic), keep, judging)
     said = {
         **asking.said(),
@@ -238,6 +242,8 @@ def _job(
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.naming import check_calibrated, questions_of_records
 
+    if "id" in keep:
+        raise UsageError("--keep id has no effect: every result has the record's id; remove it")
     if reserved := RESERVED & set(keep):
         raise UsageError(f"--keep {min(reserved)}: this name is reserved for results; rename the field")
     question, fitted = asking.spec(), judging.fitted()
@@ -254,6 +260,10 @@ def _job(
         questions,
         by_name(fitted.temperatures),
     )
+    if fitted.question not in ("", job.question):
+        console.warn(
+            "--calibration was fitted for another prompt, or other labels or fields; its temperatures may be wrong here, so fit them again with --eval"
+        )
     return job, fitted.identity
 
 

@@ -155,7 +155,7 @@ def _gold(
     answers: tuple[Mapping[int, str], Mapping[int, str]],
     n_looks: int,
 ) -> GoldComparison:
-    labels = {at: gold.strip() for at in both if (gold := records[at].fields.get(name, "")).strip()}
+    labels = {at: gold.strip() for at in both if (gold := records[at].find(name) or "").strip()}
     first, second = ({at for at, gold in labels.items() if _text(one[at]) == gold} for one in answers)
     alone = len(first - second), len(second - first)
     return GoldComparison(len(labels), len(first), len(second), *alone, min(1.0, n_looks * mcnemar(*alone)))

@@ -1,6 +1,5 @@
 """The output format of an answer: free text, a label, JSON, a regular expression or a grammar."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -68,7 +67,10 @@ class OutputFormat(NamedTuple):
         if self.labels:
             return self._label(text.strip(), label_probs)
         if self.schema:
-            read = {"result": _json(text, finish_reason), "finish_reason": finish_reason}
+            read = {
+                "result": _json(text, finish_reason, self.schema),
+                "finish_reason": finish_reason,
+            }
             if not self.confidence:
                 return read
             if not field_probs:
@@ -122,9 +124,12 @@ class OutputFormat(NamedTuple):
         return by_name if by_name is not None else self.abstain if found.is_exact else 0.0
 
 
-def _json(text: str, finish_reason: str) -> object:
+def _json(text: str, finish_reason: str, schema: Mapping[str, object]) -> object:
+    from mixcli.request.schema_fit import misfit
+    from mixcli.system import strict_json
+
     try:
-        return json.loads(text)
+        value = strict_json.loads(text)
     except ValueError as error:
         if finish_reason == "length":
             raise MixcliError(
@@ -133,6 +138,11 @@ def _json(text: str, finish_reason: str) -> object:
         raise MixcliError(
             f"the answer is not JSON ({error}); check that the server supports response_format"
         ) from error
+    if fault := misfit(value, schema):
+        raise MixcliError(
+            f"the answer does not match the schema ({fault}); check that the server supports response_format"
+        )
+    return value
 
 
 def form_of(

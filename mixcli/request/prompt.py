@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from mixcli.errors import UsageError
 from mixcli.request.template import Template
+from mixcli.system.console import console
 
 NONE: Mapping[str, str] = {}
 PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has for the text and for PROMPT
@@ -87,6 +88,10 @@ def question_of(
     middle = Template.parse(template.strip("\n")) if template is not None else Template(("",), ())
     if template is not None:
         middle.check_used(variables, "the template")
+        if one := middle.misspelled((PIPED, TEXT, PROMPT)):
+            console.warn(
+                f"the template has {one}, which is sent as it is; write a place as {{{{ {PROMPT} }}}}"
+            )
     text_is_placed = PIPED in middle.names or TEXT in middle.names
     pieces = [] if template is None else [middle]
     if prompt and prompt.strip() and PROMPT not in middle.names:

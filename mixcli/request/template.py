@@ -16,6 +16,8 @@ from mixcli.system.text import nearest as nearest_name
 # Blanks are stripped afterwards: matched here, they would take quadratic time.
 _PLACE = r"""\{\{((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*+)\}\}"""
 _TORN = r"(?m)\{\{[^\S\n]*+\w[\w. -]*+\}?[^\S\n]*+$"  # a name, and the line ends
+# a name in other braces than two and two, possessive so that it takes linear time
+_BRACED = r"(?<!\{)\{++[^\S\n]*+([\w.-]++(?: [\w.-]++)*+)[^\S\n]*+\}"
 _WORDS = r"\w[\w.-]*(?:[^\S\n]+\w[\w.-]*)*"
 _STEP = r"""\[\s*(?:(\d+)|"([^"]+)"|'([^']+)')\s*\]|\.?([^.\[\]]+)"""
 _NAME = rf"""{_WORDS}(?:\[\s*(?:\d+|"[^"]+"|'[^']+')\s*\](?:\.{_WORDS})?)*"""
@@ -52,6 +54,11 @@ class Template(NamedTuple):
         if unused := sorted(set(variables) - set(self.names)):
             name = unused[0]
             raise UsageError(f"-v {name}: {what} has no {{{{ {name} }}}}{nearest(name, self.names)}")
+
+    def misspelled(self, names: Collection[str]) -> str:
+        """Return how one of some names is written that stands in other braces, such as {text}; empty where there is none, and for a name that has a place too."""
+        found = (match for text in self.texts for match in re.finditer(_BRACED, text))
+        return next((one[0] for one in found if one[1] in names and one[1] not in self.names), "")
 
     @property
     def n_shared(self) -> int:

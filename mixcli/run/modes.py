@@ -15,6 +15,7 @@ from mixcli.run.answer import Answer, ChatBackend, ask
 from mixcli.system import stdin
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
+from mixcli.system.text import shown
 
 if TYPE_CHECKING:
     from mixcli.batch.batch import Backend
@@ -81,10 +82,11 @@ def answer_lines(
     """Answer every line of stdin and of files separately, many at a time, and write one line for each in order.
 
     Empty lines have no answer. A line that cannot be read or answered gives an empty line and a sentence on stderr; SomeFailed at the end.
+    Of several files, each line is named with its file.
     """
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.output import json_line
-    from mixcli.batch.records import open_records
+    from mixcli.batch.records import Record, open_records
     from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 
     job = TemplateJob(
@@ -95,15 +97,18 @@ def answer_lines(
         {**question.variables, "prompt": question.prompt},
     )
     with contextlib.ExitStack() as stack:
-        streams = [stdin.stream()] if stdin.is_piped() else []
-        streams += [stack.enter_context(stdin.opened(path)) for path in files]
-        if not streams:
+        sources = [("", stdin.stream())] if stdin.is_piped() else []
+        sources += [(shown(path), stack.enter_context(stdin.opened(path))) for path in files]
+        if not sources:
             raise UsageError("--each-line needs lines from a pipe or -f; pass one of them")
-        records = (record for stream in streams for record in open_records(stream, "", "lines").records)
-        named = (
-            replace(record, fields={**record.fields, "stdin": record.fields.get("text", "")})
-            for record in records
-        )
+
+        def records() -> Iterator[Record]:
+            for name, stream in sources:
+                for record in open_records(stream, name, "lines").records:
+                    place = f"{name}:{record.id}" if name and len(sources) > 1 else record.id
+                    fields = {**record.fields, "stdin": record.fields.get("text", "")}
+                    yield replace(record, id=place, fields=fields)
+
         asked = backend()
         stack.callback(asked.close)
 
@@ -114,7 +119,7 @@ def answer_lines(
         def write(line: Fields) -> None:
             console.write(json_line(line) if how.as_json else _one_line(line) + "\n")
 
-        tally = run(named, job, asked, None, BatchSettings("", N_AT_ONCE), write, look)
+        tally = run(records(), job, asked, None, BatchSettings("", N_AT_ONCE), write, look)
     if tally.n_failed:
         raise SomeFailed(f"{tally.n_failed:,} of {counted(tally.n_done, 'line')} without an answer")
 
@@ -155,11 +160,13 @@ def _needs_call(body: ChatBody) -> bool:
 
 def _print_calls(answer: Answer) -> None:
     """Print the calls of tools as JSON, one a line, and what the model said before them on stderr."""
+    from mixcli.system import strict_json
+
     if answer.text.strip():
         console.note(answer.text.strip())
     for call in answer.calls:
         try:
-            arguments = json.loads(call.arguments or "{}")
+            arguments = strict_json.loads(call.arguments or "{}")
         except ValueError:  # of a server that does not hold to JSON
             arguments = call.arguments
         line = {"name": call.name, "arguments": arguments, "id": call.id}

@@ -99,9 +99,12 @@ def test_fields_thresholds_review_and_calibration(mixcli: Runner, port: Port, tm
         raw = before["field_probs"]["urgent"]["values"]["true"]
         odds = (raw / (1 - raw)) ** (1 / fitted["fields"]["urgent"]["temperature"])
         assert after["field_probs"]["urgent"]["values"]["true"] == pytest.approx(odds / (1 + odds))
+    assert "another prompt" not in done.stderr
+    reworded = mixcli(*command, "--calibration", str(kept), "--prompt", "Sort this: {{ text }}")
+    assert "--calibration was fitted for another prompt, or other labels or fields" in reworded.stderr
     other = mixcli(*command[:-2], "a (b|c)", "--confidence", "--calibration", str(kept))
     assert other.returncode == 2
-    assert "it is for team, urgent, and this batch asks something else" in other.stderr
+    assert "it was fitted for team, urgent, and this batch asks something else" in other.stderr
     kept.write_text(json.dumps({**fitted, "model": "another"}))
     refused = mixcli(*command, "--calibration", str(kept))
     assert refused.returncode == 2
@@ -199,14 +202,17 @@ def test_a_server_that_returns_no_probabilities_is_told_apart() -> None:
             "--abstain tema: no question or field",
         ),
         (["--schema", SCHEMA, "--confidence", "--abstain", "2"], "expected a probability from 0 to 1"),
-        (["--schema", SCHEMA, "--confidence", "--abstain", "0.5", "--abstain", "0.6"], "given twice"),
+        (
+            ["--schema", SCHEMA, "--confidence", "--abstain", "0.5", "--abstain", "0.6"],
+            "has two probabilities",
+        ),
         (["--schema", SCHEMA, "--eval", "mood=gold"], "--eval mood: no question or field"),
         (["--schema", SCHEMA, "--eval", "team=nowhere"], "--eval: no column 'nowhere'"),
         (["--ask", "a=Why?", "--confidence"], "no question of --ask has fields"),
         (["--ask", "a=Why? {b}", "--abstain", "0.5"], "no question of --ask has labels"),
         (["--ask", "a=Why?", "--abstain", "b=0.5"], "--abstain b: no question or field"),
         (["--choice", "a,b", "--eval", "gold", "--eval", "hot"], "--eval is given twice"),
-        (["--choice", "a,b", "--abstain", "0.5", "--review", "mails.csv"], "holds no review list"),
+        (["--choice", "a,b", "--abstain", "0.5", "--review", "mails.csv"], "--review mails.csv is an input"),
     ],
 )
 def test_names_that_nothing_has_are_refused_first(

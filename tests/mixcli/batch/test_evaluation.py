@@ -57,6 +57,21 @@ def test_what_was_abstained_from_is_wrong_and_what_failed_is_left_out() -> None:
     assert evaluation.labels == ["a"]
 
 
+def test_a_label_that_is_called_abstain_is_a_label() -> None:
+    """Votes: yes, no, abstain. It is no abstention of the model, and such a one is not right for it."""
+    evaluation = Evaluation()
+    evaluation.add("abstain", Graded("abstain"))
+    evaluation.add("yes", Graded("abstain"))
+    assert (evaluation.labels, evaluation.to_json()["n_abstained"]) == (["abstain", "yes"], 0)
+    assert (evaluation.accuracy, evaluation.macro_f1) == (0.5, pytest.approx((2 / 3 + 0) / 2))
+    unsure = Graded("yes", Probability(0.5, {"yes": 0.5, "abstain": 0.5}), threshold=0.6)
+    evaluation.add("abstain", unsure)
+    evaluation.add(" ", unsure)
+    assert (evaluation.accuracy, evaluation.n, evaluation.n_without) == (pytest.approx(1 / 3), 3, 1)
+    assert evaluation.to_json()["confusion"]["abstain"] == {"abstain": 1, "(abstain)": 1}
+    assert "(abstain)" in evaluation.text()
+
+
 def test_the_text_has_every_figure() -> None:
     text = evaluated().text()
     for figure in (

@@ -266,7 +266,7 @@ def test_another_threshold_is_applied_to_what_is_known(batch: Batch, monkeypatch
 def test_ids_that_cannot_tell_records_apart_are_told_before_the_first_request(
     batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = '{"id": {"a": 1}, "text": "a"}\n{"id": 1, "text": "b"}\n{"id": 1e400, "text": "c"}\n'
+    rows = '{"id": {"a": 1}, "text": "a"}\n{"id": 1, "text": "b"}\n{"id": 1.5, "text": "c"}\n'
     batch(rows)
     told = capsys.readouterr().err
     assert '2 records without a valid id (record 1: {"a": 1})' in told

@@ -84,6 +84,8 @@ def test_values_over_several_lines_are_whole_records() -> None:
         ('"id";"text"\n1;a\n', "x.dat", "looks like a table header"),
         ("- text: a\n", "x.yaml", "YAML"),
         ("---\n- text: a\n", "", "YAML"),
+        ("{'text': 'a', 'n': 1}\n", "x.jsonl", "x.jsonl is in Python's notation, which batch cannot read"),
+        ("[{'text': 'a'}]\n", "-", "the input is in Python's notation"),
         ("<?xml version='1.0'?>", "x.jsonl", "XML"),
         ("<!DOCTYPE html><html>", "x.csv", "a web page"),
         (b"PK\x03\x04" + bytes(50), "x.xlsx", "ZIP"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.batch.output import json_line, output
-from mixcli.batch.output_paths import check_targets, part_of
+from mixcli.batch.output_paths import check_targets, checked_review, part_of
 from mixcli.errors import InUse, MixcliError, UsageError
 from quantize.errors import QuantizeError
 from quantize.output_target import output_target
@@ -91,6 +91,40 @@ def test_what_would_be_lost_or_fail_is_refused(
         check_targets(str(folder / "in.txt"), place, folder / journal if journal else None)
     assert (folder / "in.txt").read_text().startswith("one")
     assert (folder / "thesis.part").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("review", "out", "journal", "words"),
+    [
+        ("out", "out", None, "is also the file of -o"),
+        ("out.part", "out", None, "is also the file of -o"),
+        ("out", "out.part", None, "is also the file of -o"),
+        ("out", "x", "out.part", "is also the file of --journal"),
+        ("in.txt", "out", None, "--review .*is an input"),
+        ("thesis", "out", None, "thesis.part holds other data"),
+    ],
+)
+def test_a_review_list_takes_no_other_files_place(
+    folder: Path, review: str, out: str, journal: str | None, words: str
+) -> None:
+    with pytest.raises((UsageError, QuantizeError), match=words):
+        checked_review(
+            folder / review, str(folder / "in.txt"), folder / out, folder / journal if journal else None
+        )
+
+
+def test_a_review_list_that_is_the_input_stays(folder: Path) -> None:
+    path = folder / "review.jsonl"
+    path.write_text('{"id": 1, "doubt": 0.5, "abstained": {}, "record": {"text": "a"}}\n')
+    with pytest.raises(UsageError, match="is an input and would be overwritten"):
+        checked_review(path, str(path), folder / "out", None)
+
+
+def test_two_batches_on_one_review_list_are_refused(folder: Path) -> None:
+    with output(checked_review(folder / "review", str(folder / "in.txt"), None, None)) as write:
+        write("{}\n")
+        with pytest.raises(InUse, match=r"writing .*review.part"), output(folder / "review"):
+            pass
 
 
 def test_what_can_be_written_passes(folder: Path) -> None:

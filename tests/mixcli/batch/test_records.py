@@ -62,6 +62,7 @@ def test_json_objects_keep_their_ids_and_give_every_field_as_text() -> None:
         (b'{"text": "\\ud83d"}', "a lone surrogate"),
         (b'{"id": "\\udc00", "text": "a"}', "a lone surrogate"),
         (b"[" * 200_000, "too deep"),
+        (b'{"text": "a", "more": ' + b"[" * 300 + b"]" * 300 + b"}", "too deep"),
         (b'{"text": ' + b"1" * 5000 + b"}", "not JSON"),
     ],
 )

@@ -117,6 +117,10 @@ def test_each_line_has_one_line_in_order(warm: Runner, tmp_path: Path) -> None:
     assert bad.returncode == 3
     assert "line 2: byte 1 of the line is not UTF-8 text" in bad.stderr
     assert "1 of 3 lines without an answer" in bad.stderr
+    (tmp_path / "bad.txt").write_bytes(b"Italy\n\xff\n")
+    several = warm(*ask, "-f", str(more), "-f", str(tmp_path / "bad.txt"))
+    assert several.stdout.splitlines() == ["Madrid", "Rome", ""]
+    assert f"line {tmp_path / 'bad.txt'}:2: byte 1 of the line is not UTF-8 text" in several.stderr
     rows = warm(*ask, "--json", stdin=b"France\n").stdout
     assert json.loads(rows)["label_probs"]["Paris"] > 0.5
 
