@@ -94,8 +94,7 @@ def carry_out(removal: Removal) -> None:
             _repo_of(path).forget(path, etags[path])
     with suppress(FileNotFoundError):  # another process may have removed it as above
         shutil.rmtree(gone)
-    if default_model.get() in {removal.label, removal.label.rpartition(":")[0]}:
-        default_model.set_to(None)
+    default_model.forget(removal.label, removal.label.rpartition(":")[0])
 
 
 def _repo_of(pointer: Path) -> hub_cache.CachedRepo:
