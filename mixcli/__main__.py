@@ -3,6 +3,7 @@
 Ctrl-C while Python still imports ends the process at once and without a word; from then on cli.py decides.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -25,6 +26,8 @@ def main() -> NoReturn:
         signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     ):  # a shell ignores it for what runs in the background
         signal.signal(signal.SIGINT, _leave)
+    _read_utf8()
+    atexit.register(_keep_code)  # the first to be registered runs last
     _open_standard_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # they are for those who develop the libraries
@@ -55,6 +58,23 @@ def _check_address_space() -> None:
 
 def _leave(_number: int, _frame: object) -> NoReturn:
     os._exit(EXIT_INTERRUPTED)
+
+
+def _read_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding, as LANG=de_DE has: terminals and pipes speak UTF-8 there too.
+
+    Words of the command line would be misread without a sign of it; the processes that are started later read paths in the same way.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _keep_code() -> None:
+    """Ignore signals while Python tidies up, which takes no time: it gives handlers up first, and the system would replace the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _open_standard_streams() -> None:

@@ -136,7 +136,7 @@ def main() -> NoReturn:
     gc.set_threshold(50_000)  # a start makes many objects and hardly any garbage
     _speak_utf8()
     if "_MIXCLI_COMPLETE" in os.environ:
-        cli.main(prog_name="mixcli")  # a shell asks for completions
+        _complete()
     try:
         if narrow := _narrow():
             from mixcli.system.narrow_help import NarrowFormatter
@@ -153,6 +153,16 @@ def main() -> NoReturn:
     signals.let_go()
     _settle()
     sys.exit(code)
+
+
+def _complete() -> NoReturn:
+    """Answer a shell that asks for completions: where a line cannot be completed there are none, and nothing is written into that line."""
+    try:
+        cli.main(prog_name="mixcli")
+    except Exception:
+        if _is_debugged():
+            raise
+        sys.exit(1)
 
 
 def _narrow() -> int | None:
@@ -184,6 +194,10 @@ def _exit_code_of(error: BaseException) -> int:
         if isinstance(error, kind):
             return show(error)
     raise error
+
+
+def _ended(error: Any) -> int:
+    return int(error.code)
 
 
 def _exit(error: Any) -> int:
@@ -278,6 +292,7 @@ UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 # the first matching row decides the message and the exit code
 SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], int]], ...] = (
+    (signals.Ended, _ended),
     (click.exceptions.Exit, _exit),
     (click.exceptions.NoArgsIsHelpError, _no_arguments),
     (click.UsageError, _usage),

@@ -31,6 +31,18 @@ def test_help_is_the_help_of_a_command(mixcli: Runner) -> None:
     assert "no such command 'pull'" in mixcli("help", "run", "pull").stderr
 
 
+@pytest.mark.parametrize("line", ["mixcli nosuch -m ", "mixcli profiles nosuch ", "mixcli run -m "])
+def test_a_line_that_cannot_be_completed_stays_as_it_is(mixcli: Runner, tmp_path: Path, line: str) -> None:
+    (tmp_path / "file").touch()
+    variables = {
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split())),
+        "MIXCLI_HOME": str(tmp_path / "file"),
+    }
+    done = mixcli(**variables, _MIXCLI_COMPLETE="bash_complete")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
     done = mixcli("lits")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,6 +1,7 @@
 """Ctrl-C at any moment, streams that are closed, full or of another kind: an exit code and at most a sentence."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,26 @@ def test_output_is_utf_8_under_every_locale(home: Path, locale: Mapping[str, str
     assert "'naïve-日本語'" in done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("localedef"), reason="no localedef, which makes a locale")
+def test_words_are_utf_8_under_a_locale_of_another_encoding(home: Path, tmp_path: Path) -> None:
+    """LANG=en_US means ISO-8859-1 on many machines, and the terminal speaks UTF-8 all the same."""
+    made = tmp_path / "locales" / "en_US.ISO-8859-1"
+    made.parent.mkdir()
+    command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(made)]
+    subprocess.run(command, check=False, capture_output=True)
+    if not made.exists():  # it complains of what is made all the same
+        pytest.skip("no sources of locales")
+    environment = {**_environment(home), "LOCPATH": str(made.parent), "LC_ALL": made.name}
+    (tmp_path / "größe.txt").write_text("Größe")
+    for words, named in (
+        (["show", "naïve-日本語"], "'naïve-日本語'"),
+        (["run", "-f", str(tmp_path / "größe.txt"), "-m", "nö", "?"], "'nö'"),
+    ):
+        command = [sys.executable, "-m", "mixcli", *words]
+        done = subprocess.run(command, check=False, timeout=60, env=environment, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)  # fmt: skip
+        assert (done.returncode, named in done.stderr) == (2, True), done.stderr
+
+
 def test_a_path_keeps_its_bytes_in_a_pipe(home: Path, tmp_path: Path) -> None:
     code = (
         "import os; from pathlib import Path; from mixcli.system.console import console; from mixcli.cli import _speak_utf8\n"
@@ -147,6 +168,19 @@ def test_an_interrupt_behind_the_command_has_the_usual_code(home: Path) -> None:
     code += "def interrupted():\n    raise KeyboardInterrupt\nmixcli.cli._settle = interrupted\nsys.argv = ['mixcli', '--help']\nmain()"
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, env=_environment(home), capture_output=True)  # fmt: skip
     assert (done.returncode, done.stderr) == (130, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("arguments", "expected"), [(("--version",), 0), (("run", "--no-such-option"), 2)])
+def test_a_signal_while_python_tidies_up_keeps_the_exit_code(
+    home: Path, number: int, arguments: tuple[str, ...], expected: int
+) -> None:
+    """Python gives its handlers up before it clears the modules; the system ended the process then."""
+    code = "import os, sys\nfrom mixcli.__main__ import main\nclass Late:\n"
+    code += f"    def __del__(self, kill=os.kill, pid=os.getpid()): kill(pid, {int(number)})\nsys.late = Late()\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, timeout=60, env=_environment(home), capture_output=True)  # fmt: skip
+    assert done.returncode == expected
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
