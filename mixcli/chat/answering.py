@@ -43,6 +43,7 @@ def answer(chat: ChatSession) -> bool:
             return True
         chat.conversation.answer()
     chat.conversation.end(STOPPED)
+    chat.n_failed += 1
     console.note(f"(stopped after {MAX_ROUNDS} answers that call tools; send a message to continue)")
     return True
 

@@ -49,9 +49,9 @@ class Conversation:
         self.session, self.messages = None, []
 
     def rename(self, name: str) -> str:
-        """Rename the session and return its new name; UsageError before the first message."""
+        """Rename the session and return its new name; UsageError before the first message, and for a name without words."""
         session = self._begun()
-        given = self.store.rename(session.id, slug(name) or session.name)
+        given = self.store.rename(session.id, name_of(name))
         self.session = self.store.get(session.id)
         return given
 
@@ -206,8 +206,18 @@ def slug(text: str) -> str:
     return "-".join(word.replace("'", "") for word in words)[:NAME_LENGTH].strip("-_")
 
 
+def name_of(said: str) -> str:
+    """Return the name of a session as a person chose it, in the form that all have; UsageError where nothing of it is left."""
+    if name := slug(said):
+        return name
+    raise UsageError(f"{said[:60]!r} has no letters or digits to make a name of; choose another one")
+
+
 def _resolved(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
-    """Return messages without the calls of an answer that did not all get a result before the chat ended, and without their results."""
+    """Return messages without the calls of an answer that did not all get a result before the chat ended, and without their results.
+
+    A result whose call cannot be read is left out too.
+    """
     kept: list[StoredMessage] = []
     is_whole = True
     for at, message in enumerate(messages):
@@ -216,7 +226,7 @@ def _resolved(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
             found = {call.id for one in results for call in one.calls}
             is_whole = all(call.id in found for call in message.calls)
             kept.append(message if is_whole else replace(message, calls=()))
-        elif message.role != "tool" or is_whole:
+        elif message.role != "tool" or (is_whole and message.calls):
             kept.append(message)
     return kept
 

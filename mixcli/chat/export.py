@@ -35,7 +35,7 @@ def as_data(session: Session, messages: Sequence[StoredMessage]) -> dict[str, ob
 
 def _message(message: StoredMessage) -> dict[str, object]:
     found = {key: value for key, value in asdict(message).items() if key not in ("id", "parent", "calls")}
-    if message.role == "tool":
+    if message.role == "tool" and message.calls:  # a damaged one has none
         return {**found, "tool_call_id": message.calls[0].id, "name": message.calls[0].name}
     return {**found, "tool_calls": [one.to_json() for one in message.calls]} if message.calls else found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from mixcli.errors import UsageError
 from mixcli.system.json_cache import new_text
 from mixcli.system.os_errors import explain
+from mixcli.system.paths import with_home
 from mixcli.system.stdin import decode
 from mixcli.system.text import missing, not_text, shown
 
@@ -29,7 +30,7 @@ class Attachment:
 
 def attach(text: str) -> Attachment:
     """Read a file; UsageError says why it cannot go with a message."""
-    path = Path(text.strip().strip("'\"")).expanduser()
+    path = with_home(text.strip().strip("'\""))
     try:
         size = path.stat().st_size
         if path.is_dir():

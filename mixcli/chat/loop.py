@@ -31,7 +31,7 @@ class ChatLoop:
     def run(self, first: str | None = None) -> None:
         """Chat until the person leaves or stdin ends; Ctrl-C at the empty prompt raises KeyboardInterrupt.
 
-        Raises why the model cannot be loaded when nothing was said yet, SomeFailed when messages from a pipe had no answer.
+        Raises why the model cannot be loaded when nothing was said yet, SomeFailed when messages from a pipe had no answer, or commands failed.
         """
         session = self._session
         if session.talking:
@@ -50,10 +50,10 @@ class ChatLoop:
                     self._take(text)
         finally:
             session.model.release()
-        if session.n_failed and not session.talking:
-            raise SomeFailed(
-                f"{counted(session.n_failed, 'message')} had no answer; see the error after each"
-            )
+        failed = [f"{counted(session.n_failed, 'message')} had no answer"] * bool(session.n_failed)
+        failed += [f"{counted(session.n_refused, 'command')} failed"] * bool(session.n_refused)
+        if failed and not session.talking:
+            raise SomeFailed(f"{' and '.join(failed)}; see the error after each")
 
     def _read(self) -> str | None:
         draft, self._session.draft = self._session.draft, ""
@@ -88,6 +88,7 @@ class ChatLoop:
         except Exception as error:
             if not hasattr(error, "exit_code"):
                 raise
+            self._session.n_refused += 1
             console.warn(str(error))
 
     def _editor(self) -> Editor:

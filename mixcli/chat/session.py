@@ -49,7 +49,8 @@ class ChatSession:
     draft: str = ""
     leaving: bool = False
     said: set[str] = field(default_factory=set)
-    n_failed: int = 0
+    n_failed: int = 0  # messages without an answer
+    n_refused: int = 0  # commands that failed
     n_counted: int = 0  # tokens of a branch whose last answer has no statistics
     n_dropped: int = 0  # messages that were said to be left out
     tools: "ToolRunner | None" = None

@@ -121,7 +121,7 @@ class Sessions:
         have = self.all()
         if found := next((one for one in have if one.name == name), None):
             return found
-        begun = [one for one in have if one.name.startswith(name)]
+        begun = [one for one in have if name and one.name.startswith(name)]
         if len(begun) == 1:
             return begun[0]
         hint = did_you_mean(name, [one.name for one in have], "`mixcli sessions` lists them")

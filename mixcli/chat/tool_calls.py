@@ -1,6 +1,5 @@
 """Tools in a chat: a call is shown, the person is asked, the tool runs, and its result is shown folded."""
 
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ class ToolRunner:
     @staticmethod
     def check(*, yes: bool) -> None:
         """Raise UsageError where a person should be asked and cannot be."""
-        if not yes and not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr)):
+        if not yes and not console.can_ask():
             raise UsageError(
                 "--tools asks before each call, and stdin or stderr is not a terminal; pass --yes to run every call"
             )

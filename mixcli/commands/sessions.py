@@ -103,13 +103,12 @@ def export(name: str, path: Path) -> None:
 @common
 def rename(name: str, new_name: str) -> None:
     """Rename conversation NAME."""
-    from mixcli.chat.conversation import slug
+    from mixcli.chat.conversation import name_of
     from mixcli.chat.database import Use
     from mixcli.chat.sessions import Sessions
 
-    store = Sessions(Use.EDIT)
-    session = store.find(name)
-    console.line(store.rename(session.id, slug(new_name) or session.name))
+    wanted, store = name_of(new_name), Sessions(Use.EDIT)
+    console.line(store.rename(store.find(name).id, wanted))
 
 
 @command.command("rm")

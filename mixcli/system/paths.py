@@ -50,7 +50,12 @@ def roots() -> Iterator[Path]:
 
 def expanded(text: str) -> Path:
     """Return a path that a person wrote, absolute; ~ stays as it is for a user without a home folder."""
-    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111  (Path.expanduser raises RuntimeError)
+    return with_home(text).absolute()
+
+
+def with_home(text: str) -> Path:
+    """Return a path that a person wrote, with the home folder for ~, which stays as it is for a user without one."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  (Path.expanduser raises RuntimeError)
 
 
 def private(path: Path) -> Path:

@@ -90,6 +90,8 @@ def resume(chat: ChatSession, rest: str) -> None:
 
 def rename(chat: ChatSession, rest: str) -> None:
     """Rename the conversation."""
+    if not rest:
+        raise UsageError("/rename needs a name; write /rename NAME")
     console.note(f"(conversation renamed to {chat.conversation.rename(rest)})")
 
 

@@ -1,7 +1,6 @@
 """Slash commands about the conversation: system message, settings, context, statistics, export."""
 
 import json
-from pathlib import Path
 
 from mixcli.chat.clipboard import copy
 from mixcli.chat.commands.branches import beginning
@@ -15,6 +14,7 @@ from mixcli.errors import UsageError
 from mixcli.request import personas
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
+from mixcli.system.paths import with_home
 
 
 def system(chat: ChatSession, rest: str) -> None:
@@ -57,7 +57,7 @@ def export(chat: ChatSession, rest: str) -> None:
     if word not in FORMATS:
         word, path_text = "", rest
     form = word or next((form for form, suffix in FORMATS.items() if path_text.endswith(suffix)), "markdown")
-    path = Path(path_text.strip() or f"{session.name}{FORMATS[form]}").expanduser()
+    path = with_home(path_text.strip() or f"{session.name}{FORMATS[form]}")
     write_new(path, text_of(session, chat.conversation.messages, form))
     console.note(f"(saved to {path})")
 

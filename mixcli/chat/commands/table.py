@@ -8,6 +8,7 @@ from mixcli.chat.commands import branches, conversation, model
 from mixcli.chat.complete import PATH, Words
 from mixcli.chat.session import ChatSession
 from mixcli.chat.view import notes
+from mixcli.errors import UsageError
 from mixcli.request import personas
 from mixcli.request.settings import TABLE as SETTINGS
 from mixcli.system.console import console
@@ -104,9 +105,10 @@ def run(chat: ChatSession, line: str) -> None:
         TABLE[word].act(chat, rest.strip())
         return
     if meant := ELSEWHERE.get(word):
-        console.warn(f"no such command {word}; did you mean {meant}?")
-        return
-    console.warn(f"no such command {word}; {did_you_mean(word, TABLE, '/help lists them')}")
+        raise UsageError(f"no such command {word}; did you mean {meant}?")
+    raise UsageError(
+        f"no such command {word}; {did_you_mean(word, TABLE, '/help lists them')} (// starts a message that begins with /)"
+    )
 
 
 def completions(chat: ChatSession) -> Mapping[str, tuple[Callable[[], Words], str]]:

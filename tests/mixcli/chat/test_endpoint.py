@@ -199,3 +199,12 @@ def test_what_a_server_says_beside_the_text_breaks_no_chat(mixcli: Runner) -> No
 def test_a_label_tells_model_and_server() -> None:
     assert split_label("a at b at https://x/v1") == ("a at b", "https://x/v1")
     assert split_label("mixtral at home") == ("mixtral at home", "")
+
+
+def test_arguments_that_could_be_misread_stay_a_text(mixcli: Runner, tmp_path: Path) -> None:
+    (tmp_path / "tools.json").write_text('[{"name": "note"}]')
+    for arguments in ("[" * 5000, '{"a": 1, "a": 2}', "{"):
+        with serving(calls(("note", arguments))) as server:
+            done = mixcli("run", "--endpoint", server.url, "--tools", str(tmp_path / "tools.json"), "Hi")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["arguments"] == arguments

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.chat.files import MAX_FILE, Attachment, write_new
+from mixcli.chat.files import MAX_FILE, Attachment, attach, write_new
 from mixcli.errors import MixcliError, UsageError
 from tests.support.waiting import ends_within
 
@@ -42,6 +42,11 @@ def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
         f"4 {tmp_path / 'out.md'}: larger than this file system or `ulimit -f` allows"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_of_a_user_that_does_not_exist_is_an_absent_folder() -> None:
+    with pytest.raises(UsageError, match="no such file: ~no-such-user/x"):
+        attach("~no-such-user/x")
 
 
 @pytest.mark.parametrize("name", ["file", "folder", "/dev/null", "dangling", "a\0b", "x" * 300, "file/x"])

@@ -12,6 +12,7 @@ from mixcli.chat.conversation import Conversation, slug
 from mixcli.chat.database import VERSION, ChatDatabase, Use
 from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database_path
 from mixcli.errors import UsageError
+from mixcli.request.prompt import FunctionCall
 from mixcli.request.settings import ChatSettings
 from tests.conftest import Runner, mixcli_process
 from tests.mixcli.chat.conftest import Stage
@@ -137,6 +138,12 @@ def test_names(conversation: Conversation, home: Path) -> None:
     assert conversation.store.find("my").name == "my-trip"
     with pytest.raises(UsageError, match="did you mean my-trip"):
         conversation.store.find("mytrip")
+    for nothing in ("", "?!"):
+        with pytest.raises(UsageError, match="has no letters or digits to make a name of"):
+            conversation.rename(nothing)
+    conversation.store.remove(Sessions().find("my-trip").id)
+    with pytest.raises(UsageError, match="conversation '' not found"):
+        conversation.store.find("")  # also of the only one
     assert Sessions().find("what").name == "whats-the-capital-of-france"
     assert slug("你好，世界") == "你好-世界" and slug("?!") == ""
 
@@ -181,6 +188,21 @@ def test_a_conversation_that_was_edited_by_hand_is_read_as_far_as_it_goes(
     assert done.returncode == 0, done.stderr
     assert "second" in (tmp_path / "one.json").read_text()
     assert words in done.stderr
+
+
+def test_a_result_whose_call_cannot_be_read_is_left_out(
+    conversation: Conversation, mixcli: Runner, tmp_path: Path
+) -> None:
+    turn(conversation, "One", "first")
+    conversation.add_result(FunctionCall("a1", "clock", "{}"), "noon")
+    with sqlite3.connect(database_path()) as database:
+        database.execute("UPDATE message SET calls = '[' WHERE role = 'tool'")
+    for name in ("one.json", "one.md"):
+        done = mixcli("sessions", "export", "one", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+        assert "noon" in (tmp_path / name).read_text()
+    conversation.resume(conversation.store.find("one"))
+    assert [one.role for one in conversation.to_messages()] == ["user", "assistant"]
 
 
 def test_a_torn_database_is_an_integrity_error(mixcli: Runner, home: Path) -> None:

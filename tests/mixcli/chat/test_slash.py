@@ -378,6 +378,22 @@ def test_messages_from_a_pipe_without_an_answer_are_counted(stage: Stage) -> Non
     assert "too much" in done.stderr and "1 message had no answer" in done.stderr
 
 
+def test_commands_from_a_pipe_that_fail_are_counted(stage: Stage) -> None:
+    """A file that is not there is not part of the next message; the home of a user that does not exist ended the chat."""
+    host = stage.host(["fine"], ["still here"])
+    typed = "One\n/file ~no-such-user/x\n/export ~no-such-user/x\n/rename\n/etc/hosts: explain\nTwo\n"
+    done = mixcli_process(stage.home, ["chat", "-m", str(host.path)], stdin=typed)
+    assert (done.returncode, done.stdout) == (3, "fine\nstill here\n"), done.stderr
+    assert "4 commands failed; see the error after each" in done.stderr
+    for words in (
+        "no such file: ~no-such-user/x",
+        "folder ~no-such-user does not exist",
+        "/rename needs a name",
+        "(// starts a message that begins with /)",
+    ):
+        assert words in done.stderr
+
+
 def test_what_is_not_there_is_refused(stage: Stage) -> None:
     for args in (["-c"], ["--persona", "none-of-that-name"]):
         assert mixcli_process(stage.home, ["chat", *args]).returncode == 2
