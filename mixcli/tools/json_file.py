@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixcli.errors import UsageError
+from mixcli.system import strict_json
 from mixcli.system.stdin import read_text
 from mixcli.system.text import did_you_mean, not_a_file, shown
 from mixcli.tools.toolbox import FunctionSpec, ToolFailed
@@ -49,8 +50,8 @@ def read(path: Path) -> DefinedTools | list[ServerCommand]:
     if not path.is_file():
         raise UsageError(f"--tools: {not_a_file(path)}")
     try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        value = strict_json.loads(read_text(path))
+    except ValueError as error:
         raise UsageError(f"{shown(path)} is not JSON: {error}") from None
     try:
         if isinstance(value, dict) and "mcpServers" in value:
@@ -62,6 +63,9 @@ def read(path: Path) -> DefinedTools | list[ServerCommand]:
         raise UsageError(f"{shown(path)}: {fault}") from None
     if not specs:
         raise UsageError(f"{shown(path)} has no tools; write a list of definitions in OpenAI's format")
+    names = [spec.name for spec in specs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{shown(path)} defines the tool {twice} twice; rename one, or remove it")
     return DefinedTools(path.name, specs)
 
 

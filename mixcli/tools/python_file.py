@@ -118,8 +118,9 @@ class PythonTools:
 
     def call(self, name: str, arguments: Mapping[str, object]) -> str:
         """Return what a function returned: a text as it is, anything else as JSON."""
-        if self._worker is None:
-            self._talk(None, START_SECONDS)
+        if self._worker is None and "error" in (again := self._talk(None, START_SECONDS)):
+            self.close()
+            raise ToolFailed(f"{self.name} cannot be imported any more: {again['error']}")
         found = self._talk({"name": name, "arguments": arguments}, CALL_SECONDS)
         if "error" in found:
             raise ToolFailed(found["error"])

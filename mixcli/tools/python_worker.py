@@ -153,7 +153,9 @@ def main() -> None:
     functions = functions_of(module)
     for line in requests:
         request = json.loads(line)
-        respond(called(functions[request["name"]], request["arguments"]))
+        function = functions.get(request["name"])  # the file may have changed since it was offered
+        gone = {"error": f"{request['name']} is no longer in {Path(sys.argv[1]).name}"}
+        respond(gone if function is None else called(function, request["arguments"]))
 
 
 if __name__ == "__main__":

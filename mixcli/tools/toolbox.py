@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 from mixcli.request.prompt import FunctionCall
-from mixcli.system.text import clean, did_you_mean
+from mixcli.system.text import clean, did_you_mean, shown
 
 CALL_SECONDS = 120.0  # in which a tool must return its result
 MAX_RESULT = 1 << 16  # characters of a result that a model is shown; no context of a usual length holds more
@@ -73,16 +73,24 @@ class ToolSource(Protocol):
 
 
 class Toolbox:
-    """The tools of all sources. Names of two sources that are the same get a number; close it when the command ends."""
+    """The tools of all sources; close it when the command ends.
+
+    Names of two sources that are the same get a number, and signs that no name of a tool has become underscores.
+    """
 
     def __init__(self, sources: Sequence[ToolSource]) -> None:
         self._sources = sources
         self._places: dict[str, tuple[ToolSource, str]] = {}
+        self._renamed: list[str] = []
         specs = []
         for source in sources:
             for spec in source.specs:
                 name = self._free(_OTHER.sub("_", spec.name)[:_LONGEST] or "tool")
                 self._places[name] = source, spec.name
+                if name != spec.name:
+                    self._renamed.append(
+                        f"{shown(source.name)}: the tool {shown(spec.name)} is called {name} here"
+                    )
                 specs.append(replace(spec, name=name))
         self.specs: tuple[FunctionSpec, ...] = tuple(specs)
 
@@ -94,8 +102,8 @@ class Toolbox:
 
     @property
     def notes(self) -> list[str]:
-        """Return the notes of all sources."""
-        return [note for source in self._sources for note in source.notes]
+        """Return the notes of all sources, and the tools that have another name here."""
+        return [*(note for source in self._sources for note in source.notes), *self._renamed]
 
     def definitions(self) -> list[dict[str, object]]:
         """Return the definitions as a request has them."""

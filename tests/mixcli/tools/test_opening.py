@@ -66,8 +66,10 @@ def test_definitions_of_anthropic_and_mcp_have_their_parameters_and_strict_ones_
         ([{"function": {"name": "a", "parameters": "x"}}], r"tools\.0\.function\.parameters must be a JSON schema"),
         ([{"name": "f", "parameters": DEEP}], r"tools\.json: tool f: the JSON schema is more than 64 levels deep"),
         ([{"name": "f", "parameters": {"enum": ["x" * (1 << 18)]}}], r"tool f: the JSON schema is 262,\d+ bytes long; the limit"),
-        ('[{"name": "f", "parameters": {"minimum": NaN}}]', r"tools\.json: tool f: the JSON schema has NaN or infinity"),
-        ('[{"name": "f", "parameters": {"minimum": 1e999}}]', r"tool f: the JSON schema has NaN or infinity"),
+        ('[{"name": "f", "parameters": {"minimum": NaN}}]', r"tools\.json is not JSON: NaN is not a JSON number"),
+        ('[{"name": "f", "parameters": {"minimum": 1e999}}]', r"is not JSON: the number 1e999 is too large"),
+        ('[{"name": "f", "parameters": {}, "parameters": {"type": "object"}}]', "is not JSON: 'parameters' is given twice"),
+        ([{"name": "f"}, {"name": "g"}, {"name": "f"}], "tools.json defines the tool f twice; rename one"),
         ([{"name": "f", "parameters": {"const": "\ud800"}}], r"tool f: the JSON schema contains a lone surrogate"),
         ([{"name": "f", "description": "\ud800"}], r"tool f: its description contains a lone surrogate"),
         ([{"name": "f", "parametres": {}}], r"tools\.0\.parametres is not a field of a tool; did you mean parameters"),
@@ -150,6 +152,7 @@ def test_tools_of_the_same_name_get_a_number(tmp_path: Path) -> None:
     with open_tools([str(path) for path in paths], to_run=False) as toolbox:
         assert [spec.name for spec in toolbox.specs] == ["a", "a_2"]
         assert [toolbox.source_of(spec.name) for spec in toolbox.specs] == ["one.json", "two.json"]
+        assert toolbox.notes == ["two.json: the tool a is called a_2 here"]
 
 
 def test_the_host_refuses_a_deep_schema_by_the_name_of_its_tool() -> None:

@@ -225,3 +225,20 @@ def test_a_file_without_tools_is_refused(tmp_path: Path, text: str, message: str
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         PythonTools(path)
+
+
+def test_a_file_that_changes_is_told_where_its_process_starts_again(tmp_path: Path) -> None:
+    path, dies = tmp_path / "mine.py", "import os\ndef die() -> None:\n    'Die.'\n    os._exit(3)\n"
+    path.write_text(dies)
+    tools = PythonTools(path)
+    for text, message in (
+        (dies, "its process crashed: exit code 3"),
+        ("def other() -> None:\n    'Other.'\n", "Error: die is no longer in mine.py"),
+        ("def broken(", "cannot be imported any more: SyntaxError: '(' was never closed"),
+        (dies, "its process crashed: exit code 3"),
+    ):
+        path.write_text(text)
+        if text is not dies:
+            tools.close()  # as after a crash
+        assert message in called(tools, "die")[0]
+    tools.close()
