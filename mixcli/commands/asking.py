@@ -59,6 +59,12 @@ def many_forms_options(command: F) -> F:
     return _forms(command, options)
 
 
+def check_prompt(text: str | None) -> None:
+    """Refuse a prompt of one dash: it is what other programs take for stdin, which is read without it."""
+    if text == "-":
+        raise UsageError("- is not a prompt; remove it: piped text is read without it")
+
+
 def note_model_name(text: str | None, model: str | None) -> None:
     """Print how to chat with a model where its name is all that a person typed, as for Ollama; the name is sent as the text it is."""
     if model or not text or not console.is_terminal(sys.stdin):

@@ -1,12 +1,11 @@
 """mixcli chat: chat with a model in the terminal."""
 
 import contextlib
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.asking import endpoint_options, note_model_name
+from mixcli.commands.asking import check_prompt, endpoint_options, note_model_name
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.keep_alive import keep_alive_option
 from mixcli.commands.options import (
@@ -81,6 +80,7 @@ def command(
     from mixcli.request.personas import persona as read_persona
     from mixcli.request.settings import ChatSettings
 
+    check_prompt(message)
     character = read_persona(persona) if persona else Persona("")
     store = Sessions(ephemeral=ephemeral)
     conversation = Conversation(
@@ -132,7 +132,7 @@ def _model(
     from mixcli.chat.local_model import LocalModel
 
     offline = click.get_current_context().params["offline"]
-    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr) and not offline:
+    if console.can_ask() and not offline:
         name = _installed_or_pulled(name, load_options)
     return LocalModel(name, load_options, keep_alive)
 

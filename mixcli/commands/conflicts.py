@@ -96,6 +96,7 @@ RULES = (
     Rule(("batch",), ("--ray",), CLASH, ("--endpoint",)),
     Rule(("batch", "serve"), ("--worker",), CLASH, ("--ray",)),  # a worker belongs to one model
     Rule(("batch", "compare"), ("--prompt",), CLASH, ("--template",)),
+    Rule(("batch",), ("--json",), NEEDED, ("--eval",)),
     Rule(("compare",), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
     Rule(("batch",), ("--eval",), NEEDED, (*FORMS, "--ask")),
     # answers to records are compared instead of distributions on texts
@@ -243,7 +244,7 @@ def _names_something(parameter: click.Parameter) -> bool:
     """Return whether a value is a model, a file or a name, which are never empty; text to be read or written may be."""
     named = {"NAME", "MODEL", "FILE", "TYPE", "QUANT", "ADDRESS", "URL", "PROFILE", "HOST:PORT"}
     is_file = isinstance(parameter.type, click.Path | click.types.UnprocessedParamType)
-    return is_file or parameter.metavar in named or parameter.name == "name"
+    return is_file or parameter.metavar in named or parameter.name in ("name", "names", "new_name")
 
 
 def _long(names: list[str]) -> str:

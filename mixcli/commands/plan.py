@@ -77,8 +77,11 @@ def command(
         check_template(subject.header)
     subject, found = _planned(subject, load_options, upgrades, as_json=as_json)
     if verify:
+        from mixcli.planning.machines import check_devices
         from mixcli.planning.verify_plan import show_verified
 
+        devices = [account.device for account in found.ledger]
+        check_devices(devices, load_options, "`mixcli plan` without --verify")
         show_verified(subject, found)
 
 

@@ -1,7 +1,6 @@
 """mixcli pull: download a model."""
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -186,7 +185,7 @@ def _agree(job: "PullJob", repair: bool | None) -> None:
         return
     if (
         repair is None
-        and console.is_terminal(sys.stdin)
+        and console.can_ask()
         and console.confirm("Merge its experts after the download?", default=True, otherwise="pass --repair")
     ):
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixcli.commands.asking import (
+    check_prompt,
     endpoint_options,
     form_options,
     many_asker,
@@ -126,6 +127,7 @@ def command(
     from mixcli.run.modes import RunOptions, answer_lines, answer_long, answer_once
     from mixcli.system.stdin import file_texts, piped_text, read_text
 
+    check_prompt(prompt)
     system, chosen = _with_persona(persona, system)
     if deterministic:
         chosen |= {"deterministic": True, "speculate": False}

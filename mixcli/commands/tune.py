@@ -66,7 +66,7 @@ def command(
 
     Without MODEL, the default model is measured, or the only one that is installed.
     """
-    from mixcli.planning.machines import machine_of, target_of
+    from mixcli.planning.machines import check_devices, machine_of, target_of
     from mixcli.planning.offers import in_a_load, plan_or_offer
     from mixcli.planning.other_family import with_measured_shape
     from mixcli.planning.report import check_rule, subject_of
@@ -88,6 +88,7 @@ def command(
         if not rows:
             raise UsageError(f"no measurements of {subject.label} yet; run `mixcli tune` without --show")
     else:
+        check_devices([gpu.name for gpu in machine.gpus], load_options)
         subject = with_measured_shape(subject, machine, load_options)
         plan_or_offer(
             subject.label, subject.shape, machine, request, load_options, in_a_load

@@ -285,13 +285,19 @@ class Console:
         """Print why the command ends to stderr."""
         self._say(f"mixcli: {text}", "31")
 
+    def can_ask(self) -> bool:
+        """Return whether a person sees a question and can answer it."""
+        return self.is_terminal(sys.stdin) and self.is_terminal(sys.stderr)
+
     def confirm(self, question: str, *, default: bool = False, otherwise: str) -> bool:
         """Ask a person on the terminal; the end of the input means no, Ctrl-C ends the command silently with 130.
 
-        Raises UsageError where stdin is not a terminal; `otherwise` tells what to do then ("pass --yes to remove x").
+        Raises UsageError where stdin or stderr is not a terminal, so that no one sees the question or answers it; `otherwise` tells what to do
+        then ("pass --yes to remove x").
         """
-        if not self.is_terminal(sys.stdin):
-            raise UsageError(f"stdin is not a terminal; {otherwise}")
+        for name, stream in (("stdin", sys.stdin), ("stderr", sys.stderr)):
+            if not self.is_terminal(stream):
+                raise UsageError(f"{name} is not a terminal; {otherwise}")
         answers = {"y": True, "yes": True, "n": False, "no": False, "": default}
         try:
             return self.choose(f"{question} [{'Y/n' if default else 'y/N'}]: ", answers, at_end=False)

@@ -59,6 +59,8 @@ def file_texts(paths: Sequence[Path]) -> list[str]:
         try:
             with opened(path) as file, console.if_slow(NO_END.format(shown(path))):
                 texts.append(_text_of(file, shown(path)))
+            if not texts[-1].strip():
+                console.warn(f"{shown(path)} has no text")
         except OSError as error:
             error.filename = error.filename or os.fspath(path)  # a read that fails does not say of what
             raise

@@ -1,5 +1,6 @@
 """Questions on a terminal: yes, no, the end of the input, and Ctrl-C, which ends a command with 130 and without a word."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,11 @@ def test_where_nobody_can_be_asked(kept: Path, mixcli: Runner) -> None:
     done = mixcli("sessions", "rm", "trip", stdin=b"y\n", MIXCLI_HOME=str(kept))
     assert done.returncode == 2
     assert "stdin is not a terminal; pass --yes to remove trip" in done.stderr
+
+
+def test_a_question_that_nobody_would_see_is_not_asked(kept: Path) -> None:
+    command = f"{sys.executable} -m mixcli sessions rm trip 2>{kept}/said; echo code $?; cat {kept}/said"
+    with Terminal(kept, shell=command) as terminal:
+        terminal.wait_for("code 2")
+        terminal.wait_for("stderr is not a terminal; pass --yes to remove trip")
+    assert len(Sessions().all()) == 1

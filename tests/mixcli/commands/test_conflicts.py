@@ -122,6 +122,8 @@ def test_a_value_is_given_once_and_a_flag_as_often_as_wanted(tmp_path: Path) -> 
         (["run", "-f", "", "x"], "--file"),
         (["run", "-m", "", "x"], "--model"),
         (["profiles", "show", ""], "NAME"),
+        (["sessions", "rm", "--yes", ""], "NAMES"),
+        (["sessions", "rename", "x", ""], "NEW_NAME"),
         (["pull", "demo", "--quant="], "--quant"),
     ],
 )
@@ -163,6 +165,10 @@ def test_only_the_command_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         (["plan", "mixtral:Q8_0", "--quant", "Q4_K_M"], "both name a quant"),
         (["pull", "demo", "--dry-run"], "--dry-run has no effect on demo, which is made on this machine"),
         (["pull", "demo", "--name", "mine"], "--name has no effect on demo"),
+        (["batch", "x", "--json", "--choice", "a,b", "--eval", "g"], "--json has no effect without --output"),
+        (["batch", "x", "--keep", "id"], "--keep id has no effect: every result has the record's id"),
+        (["run", "-"], "- is not a prompt; remove it: piped text is read without it"),
+        (["chat", "-"], "- is not a prompt; remove it"),
         (["sessions", "list", "--json", "-q", "-q", "--json", "x"], "unexpected argument"),
     ],
 )

@@ -23,6 +23,7 @@ from profiles.machine import Gpu, Machine
 from profiles.request import PlanRequest
 from tests.support.llama_workers import free_port, start_worker
 from tests.support.synthetic import MID
+from tests.support.tiny_models import tiny_model
 
 Runner = Callable[..., Any]
 
@@ -158,3 +159,13 @@ def test_the_doctor_sees_a_crashing_build(mixcli: Runner) -> None:
     found = {one["what"]: one for one in json.loads(done.stdout)}
     assert found["self-test"]["state"] == "warn"
     assert "make setup" in found["self-test"]["words"]
+
+
+def test_what_loads_a_model_refuses_the_profile_of_another_machine(mixcli: Runner, tmp_path: Path) -> None:
+    """llama.cpp takes the CPU where there is no such GPU, and its rates were remembered as the GPU's."""
+    path = str(tiny_model(tmp_path / "tiny.gguf"))
+    for command in (("plan", path, "--verify"), ("tune", path, "--seconds", "0")):
+        done = mixcli(*command, "--profile", "rtx-4090", MIXCLI_MEASURE="off")
+        assert done.returncode == 2, done.stderr
+        assert "--profile rtx-4090 plans with RTX 4090, which this machine does not have" in done.stderr
+    assert "no measurements" in mixcli("tune", path, "--show", "--profile", "rtx-4090").stderr

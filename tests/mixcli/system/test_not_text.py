@@ -139,3 +139,9 @@ def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(lines, "ENDLESS", 1600)
     with pytest.raises(UsageError, match="no end within 1,650 bytes; the limit is 100"):
         next(iter(read_lines(Endless(b"x" * 50), limit=100)))
+
+
+def test_a_file_without_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").write_text(" \n")
+    assert file_texts([tmp_path / "empty"]) == [" "]
+    assert f"{tmp_path / 'empty'} has no text" in capsys.readouterr().err
