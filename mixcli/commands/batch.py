@@ -200,10 +200,7 @@ def command(
     from mixcli.batch.naming import columns_of
     from mixcli.batch.runner import BatchSettings
 
-    if as_json and out is None:
-        raise UsageError(
-            "--json has no effect without --output, since stdout has the results; add -o FILE, or remove it"
-        )
+    _check_json(out, as_json)
     job, identity = _job(asking, form, _fields(sampling, deterministic=deterministic), keep, judging)
     said = {
         **asking.said(),
@@ -307,6 +304,14 @@ def _journal_of(out: Path | None) -> Path | None:
     from quantize.output_target import is_stream
 
     return None if out is None or is_stream(out) else out.with_name(out.name + ".journal")
+
+
+def _check_json(out: Path | None, as_json: bool) -> None:
+    """Raise UsageError where --json has nothing to print: without -o stdout has the results."""
+    if as_json and out is None:
+        raise UsageError(
+            "--json has no effect without --output, since stdout has the results; add -o FILE, or remove it"
+        )
 
 
 def _print(report: "Report", out: Path | None, as_json: bool) -> None:
