@@ -11,22 +11,26 @@ from mixcli.system import paths
 from mixcli.system.formatting import size_in_bytes
 from mixcli.system.hardware import library_identity
 from profiles.placement import Placement
+from quantize.sources.shards import shard_paths
 
 LIMIT = "4GiB"
 HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
 
-Identity = tuple[str, int, int, int]  # a hash of its head, its size, time and inode
+Identity = tuple[str | int, ...]  # of each file a hash of its head, its size, time and inode
 
 
 def file_identity(path: Path) -> Identity | None:
-    """Return what tells a file from another of the same name; None where it cannot be read."""
+    """Return what tells a model, with all its shards, from another of the same name; None where it cannot be read."""
+    found: list[str | int] = []
     try:
-        status = path.stat()
-        with path.open("rb") as file:
-            head = hashlib.sha256(file.read(HEAD)).hexdigest()
+        for shard in shard_paths(path):
+            status = shard.stat()
+            with shard.open("rb") as file:
+                head = hashlib.sha256(file.read(HEAD)).hexdigest()
+            found += [head, status.st_size, status.st_mtime_ns, status.st_ino]
     except OSError:
         return None
-    return head, status.st_size, status.st_mtime_ns, status.st_ino
+    return tuple(found)
 
 
 def open_store(path: Path, loaded: Identity | None, placement: Placement) -> KvStore | None:

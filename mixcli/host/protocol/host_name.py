@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mixcli.system import paths
+from quantize.sources.shards import shard_paths
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,15 @@ class HostName:
 
     @cached_property
     def socket(self) -> Path:
-        """Return the unix socket of the host: a changed file, or another question, has another."""
-        status = self.path.stat()
-        # not the change time: a hard link or chmod changes it, and a second host of the same file would fill the memory
-        file = [status.st_ino, status.st_size, status.st_mtime_ns]
-        identity = [os.fspath(self.path), *file, self.asked]
+        """Return the unix socket of the host: a changed file or shard, or another question, has another."""
+        marks: list[int] = []
+        for file in {self.path: None, **dict.fromkeys(shard_paths(self.path))}:
+            if file != self.path and not file.exists():
+                continue  # who loads the model says that it is not whole
+            status = file.stat()
+            # not the change time: a hard link or chmod changes it, and a second host of the same file would fill the memory
+            marks += [status.st_ino, status.st_size, status.st_mtime_ns]
+        identity = [os.fspath(self.path), *marks, self.asked]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         return paths.runtime_dir() / f"{key}.sock"
 
