@@ -14,7 +14,7 @@ from quantize.errors import BadOption
 from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
 from quantize.source import ModelSource, TensorSource, Value, u32
 from quantize.sources.lazy_array import NUMBERS, LazyArray
-from quantize.sources.shards import MAX_SHARDS
+from quantize.sources.shard_names import MAX_SHARDS
 
 ALIGNMENT = 32
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION

@@ -19,7 +19,7 @@ PROMISES = (
 )
 WORDS = {
     f"{CPU}starting": "start, and reading the checkpoint's headers",
-    f"{CPU}making": "a Q8_0 file that reads the text",
+    f"{CPU}converting": "a Q8_0 file that reads the text",
     f"{CPU}computing": "the pass over the text: importance, and what errors cost",
     f"{CPU}measuring": "the table of errors",
     f"{CPU}planning": "the choice of types",

@@ -11,7 +11,7 @@ from mixcli.system import paths
 from mixcli.system.formatting import size_in_bytes
 from mixcli.system.hardware import library_identity
 from profiles.placement import Placement
-from quantize.sources.shards import shard_paths
+from quantize.sources.shard_names import shard_paths
 
 LIMIT = "4GiB"
 HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it

@@ -24,6 +24,7 @@ from mixcli.store.reference import (
 )
 from mixcli.system import paths
 from mixcli.system.text import nearest
+from quantize.sources.shard_names import first_shard, shard_paths
 
 if TYPE_CHECKING:
     from mixcli.store.foreign import ForeignModel
@@ -52,10 +53,6 @@ class StoredModel(NamedTuple):
             return self.manifest.paths(folder_of(self.manifest))
         if self.seen:
             return self.seen.files
-        from quantize.sources.shards import (
-            shard_paths,
-        )  # imported late: a model of the store does not need it
-
         parts = shard_paths(self.path)
         return parts if all(is_there(part) for part in parts) else (self.path,)
 
@@ -173,7 +170,6 @@ def _by_path(text: str) -> StoredModel:
         raise UsageError(f"{text} is a folder; convert a checkpoint folder with `mixcli pull {text}`")
     if not path.is_file():
         raise UsageError(f"{text} is a device or a pipe; use a regular file")
-    from quantize.sources.shards import first_shard
 
     path = first_shard(path)  # whichever part was named
     resolved = path.resolve()

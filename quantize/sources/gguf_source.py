@@ -17,7 +17,8 @@ from quantize.source import ModelSource, TensorSource
 from quantize.sources.gguf_header import GgufTensor
 from quantize.sources.input_file import fingerprint_of, states_of
 from quantize.sources.repair import merge_experts
-from quantize.sources.shards import open_shards, shard_paths
+from quantize.sources.shard_names import shard_paths
+from quantize.sources.shards import open_shards
 
 
 def open_gguf(path: Path) -> ModelSource:

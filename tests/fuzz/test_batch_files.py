@@ -19,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")
 NAMES = ["in.csv", "in.tsv", "in.jsonl", "in.ndjson", "in.json", "in.txt", "-", "in", "in.CSV"]
-CELL = st.sampled_from([one for one in TEXTS if "\x00" not in one]) | st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=6
+# a byte order mark that begins a line is no part of it: files may have been joined
+CELL = st.sampled_from([one for one in TEXTS if not {"\x00", "\ufeff"} & {*one}]) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ufeff"), max_size=6
 )
 HEADER = st.lists(
     st.sampled_from(["id", "text", "Customer Name", "größe", "a", "b c", "label", "x.y"]),

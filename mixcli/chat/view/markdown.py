@@ -193,7 +193,7 @@ def _drawn(source: str) -> Line:
 def table(sources: list[str]) -> list[Line]:
     """Draw the rows of a table with aligned columns; rows that do not form a table are drawn unchanged."""
     cells = [_cells(row) for row in sources if not TABLE_RULE.match(row)]
-    if len(sources) < 2 or len(cells) == len(sources):
+    if len(sources) < 2 or not cells or len(cells) == len(sources):
         return [_drawn(row) for row in sources]
     n = max(map(len, cells))
     drawn = [[inline(cell, "bold" if i == 0 else "") for cell in row] for i, row in enumerate(cells)]

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mixcli.system import paths
-from quantize.sources.shards import shard_paths
+from quantize.sources.shard_names import shard_paths
 
 
 @dataclass(frozen=True)

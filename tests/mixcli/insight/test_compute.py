@@ -202,7 +202,7 @@ def test_scores_are_those_of_each_chunk_alone(mixture: Path, tmp_path: Path) -> 
     kept = tmp_path / "baseline"
     assert scores(mixture, write_baseline=kept) == []
     rows = scores(other, read_baseline=kept)
-    assert notes[0] == "left out short (4 tokens): less than one chunk of 512"
+    assert notes[0] == "skipped short (4 tokens): less than one chunk of 512"
     assert [row.name for row in rows] == ["all", "notes.txt", "again"]
     n = len(logs[other])
     nll = np.concatenate([-one[np.arange(255), to] for one, to in zip(logs[other], targets, strict=False)])

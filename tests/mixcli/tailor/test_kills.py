@@ -28,7 +28,7 @@ MOMENTS = (
 
 
 VERIFYING = tuple(f"writing and measuring:{n}" for n in (1, 20, 40))
-CHECKPOINT = ("making:1", "making:5", "computing:1", "writing:5")
+CHECKPOINT = ("converting:1", "converting:5", "computing:1", "writing:5")
 
 
 def made(folder: Path, model: Path, size: int, options: Sequence[str], *killed_at: str) -> dict[str, bytes]:

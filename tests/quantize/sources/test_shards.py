@@ -9,7 +9,8 @@ from quantize.errors import CorruptFile
 from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.source import Value, text, u32
-from quantize.sources.shards import first_shard, open_shards, shard_paths
+from quantize.sources.shard_names import first_shard, shard_paths
+from quantize.sources.shards import open_shards
 
 
 def write(path: Path, tensor: str, keys: dict[str, Value]) -> Path:

@@ -42,6 +42,7 @@ def ansi(source: str) -> str:
         ("```python\n# **not bold**\n\tx\n```\n**b**", ["```python", "# **not bold**", "    x", "```", "b"]),
         ("| a | bb |\n|---|---|\n| 1 | `2` |\nafter", ["a  bb", "─  ──", "1  2", "after"]),
         ("| no table", ["| no table"]),
+        ("|-|\n|-|", ["|-|", "|-|"]),
         ("2 < 3 && <b>html</b> &amp; snake_case_name", ["2 < 3 && <b>html</b> & snake_case_name"]),
         ("a single\nnewline", ["a single", "newline"]),
     ],
