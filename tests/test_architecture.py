@@ -131,6 +131,7 @@ def import_graph() -> dict[str, set[str]]:
     return graph
 
 
+@pytest.mark.slow
 def test_imports_point_down() -> None:
     wrong = {
         (name, target)

@@ -10,6 +10,7 @@ from tests.support.synthetic import resized, shape_named
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.slow
 def test_a_type_is_predicted_and_measured_in_both_layouts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

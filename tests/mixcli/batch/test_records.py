@@ -202,6 +202,7 @@ def test_records_come_before_the_input_ends() -> None:
         assert next(found).fields == {"text": "second"}
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_records() -> None:
     """`yes | mixcli batch -`: what is kept of a record is let go when its line is written."""
     sizes: list[int] = []

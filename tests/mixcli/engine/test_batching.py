@@ -313,6 +313,7 @@ def test_a_thousand_requests_are_all_accounted_for(tmp_path: Path) -> None:
                 assert np.allclose(alone.label_probs, ended[name].label_probs, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_questions_about_one_text_compute_it_once(make_engine: MakeEngine, chat: ChatFormat) -> None:
     """Also where an answer is there as soon as its prompt is, and other texts have the same instruction: what the next questions begin with stays."""
     rules = Message("system", "Answer with yes or no, and be fair to the writer. " * 3)

@@ -86,6 +86,7 @@ def test_a_thousand_random_schemas_give_valid_json(grammars: Grammars, closer: C
     check_random_schemas(grammars, closer, smol.vocab, 1000)
 
 
+@pytest.mark.slow
 def test_a_model_fills_a_schema(smol: Model, grammars: Grammars) -> None:
     """The real thing: prompt, decode, mask, choose; greedy and sampled."""
     question = [Message("user", "Give a person as JSON: Anna is 31, likes chess and rowing.")]
@@ -130,6 +131,7 @@ def test_a_model_fills_a_schema(smol: Model, grammars: Grammars) -> None:
         ("json_schema", {"type": "string", "pattern": "^ab{1,3}$"}, '"ab{1,3}"'),
     ],
 )
+@pytest.mark.slow
 def test_what_a_person_sees_fits_whatever_the_vocabulary(
     loaded: Callable[[str], tuple[Vocab, Grammars]],
     name: str,

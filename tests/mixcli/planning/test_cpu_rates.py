@@ -162,6 +162,7 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     assert starts == []
 
 
+@pytest.mark.slow
 def test_each_line_of_a_child_is_progress(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Steps:
         seen: ClassVar[list[tuple[float, float]]] = []

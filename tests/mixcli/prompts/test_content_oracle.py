@@ -16,6 +16,7 @@ STEP = 1 if os.environ.get("MIXCLI_LONG") else 16  # every 16th text, another si
 
 
 @pytest.mark.parametrize("name", MISTRAL)
+@pytest.mark.slow
 def test_hostile_texts_have_the_ids_of_mistral_common(vocab_model: Callable[..., Model], name: str) -> None:
     reference = mistral(mistral_file(name)).instruct_tokenizer.tokenizer
     tokenizer = ContentTokenizer(vocab_model(name).vocab)

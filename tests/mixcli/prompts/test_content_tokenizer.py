@@ -49,6 +49,7 @@ def with_markers(name: str, kind: TokenType) -> dict[str, object]:
 
 @pytest.mark.parametrize("kind", [TokenType.CONTROL, TokenType.USER_DEFINED])
 @pytest.mark.parametrize("name", ["v1", "tekken-240911"])
+@pytest.mark.slow
 def test_chat_markers_of_any_kind_stay_text(
     vocab_model: Callable[..., Model], name: str, kind: TokenType
 ) -> None:
@@ -64,6 +65,7 @@ def test_chat_markers_of_any_kind_stay_text(
         assert shown.strip() == attack.strip()
 
 
+@pytest.mark.slow
 def test_other_user_defined_tokens_are_still_found(vocab_model: Callable[..., Model]) -> None:
     """A vocabulary may have words as USER_DEFINED tokens; those are text and no marker."""
     metadata = vocabulary_metadata("tekken-240911")
@@ -139,6 +141,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", ["v3", "tekken-240911", "gpt-4o"])
+@pytest.mark.slow
 def test_long_texts_take_linear_time_and_the_process_survives(
     vocab_model: Callable[..., Model], name: str
 ) -> None:

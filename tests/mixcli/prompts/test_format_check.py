@@ -35,6 +35,7 @@ QUESTION = [Message("user", "Where is Ulm?")]
 ASK = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
 
+@pytest.mark.slow
 def test_known_templates_are_what_they_are_known_as(
     vocab_model: Callable[..., Model], smol: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

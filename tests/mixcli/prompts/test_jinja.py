@@ -96,6 +96,7 @@ def test_a_dropped_message_is_an_error(v3: Model) -> None:
     ],
     ids=["loops", "long text", "large number", "doubling", "recursion", "joining"],
 )
+@pytest.mark.slow
 def test_a_template_that_loops_or_grows_ends(
     v3: Model, monkeypatch: pytest.MonkeyPatch, template: str
 ) -> None:

@@ -81,6 +81,7 @@ def formats(vocab_model: Callable[..., Model]) -> dict[str, ChatFormat]:
     return {name: ChatFormat.of(vocab_model(name)) for name in NAMES}
 
 
+@pytest.mark.slow
 def test_texts_in_parts_are_joined_as_the_reference_does(formats: dict[str, ChatFormat]) -> None:
     texts = ("Look.", "", "What is it?", "\nSay!")
     for name in NAMES:
@@ -136,6 +137,7 @@ def test_formats_are_recognised_by_template_and_vocabulary(formats: dict[str, Ch
 
 
 @pytest.mark.parametrize("conversation", ["several turns", "[SYSTEM_PROMPT] in the text", "german"])
+@pytest.mark.slow
 def test_v7_with_tekken(vocab_model: Callable[..., Model], tmp_path: Path, conversation: str) -> None:
     """Mistral Small 3 joins format v7 and the tekken vocabulary; mistral_common does when the file says version v7."""
     from quantize.vocab.mistral_jinja import V7

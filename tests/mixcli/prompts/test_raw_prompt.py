@@ -28,6 +28,7 @@ def prompts_of(model: Model) -> RawPrompts:
 
 
 @pytest.mark.parametrize("name", ["v3", "v7", "tekken-240911"])
+@pytest.mark.slow
 def test_a_gap_has_the_tokens_that_mistrals_own_code_gives(
     vocab_model: Callable[..., Model], name: str
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_prompt_with_tools_equals_mistral_common(formats: dict[str, ChatFormat
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_mistrals_templates_write_a_prompt_as_their_tokenizer_does(
     vocab_model: Callable[..., Model], name: str
 ) -> None:

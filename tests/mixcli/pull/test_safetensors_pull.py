@@ -124,6 +124,7 @@ def test_the_result_is_that_of_a_plain_conversion(
     assert sum(seen.sent for seen in hub.downloads()) == sum(source.shards.values()), "a byte came twice"
 
 
+@pytest.mark.slow
 def test_an_importance_matrix_weighs_as_in_a_plain_conversion(
     repo, source: Source, pull, mixcli: Runner, tmp_path: Path
 ) -> None:

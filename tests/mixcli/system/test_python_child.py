@@ -136,6 +136,7 @@ WAYS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_modules_in_the_present_folder_run_in_no_child(
     with_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
