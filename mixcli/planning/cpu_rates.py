@@ -31,7 +31,7 @@ from profiles.typical import typical_rates
 SWITCH, OFF = "MIXCLI_MEASURE", {"off", "0", "no", "false"}
 ROWS = 14336  # of an expert, as Mixtral 8x7B has them
 BYTES = 512 << 20  # of a stack of experts: more than most caches hold
-TIME_LIMIT, LIMIT_TYPE = 10.0, 4.0  # seconds for the start, and for each type
+TIME_LIMIT, LIMIT_TYPE = 10.0, 6.0  # seconds for the start, and for each type
 # what files are usually made of: measured together in about half a minute
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
 # keys beside a type's rates: the reason, how often it was measured while other programs ran, and the last time (seconds since 1970)
