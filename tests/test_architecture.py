@@ -369,8 +369,7 @@ def test_the_files_that_begin_a_run_of_all_tests_are_there() -> None:
     assert len(set(LONGEST)) == len(LONGEST)
 
 
-# what `mixcli --help` may import of the three packages
-HELP_IMPORTS = {
+HELP_IMPORTS = {  # what `mixcli --help` may import of the three packages
     "mixcli",
     "mixcli.system",
     "mixcli.cli",
