@@ -47,7 +47,7 @@ def test_where_nobody_can_be_asked(kept: Path, mixcli: Runner) -> None:
     assert "stdin is not a terminal; pass --yes to remove trip" in done.stderr
 
 
-def test_a_question_that_nobody_would_see_is_not_asked(kept: Path) -> None:
+def test_a_question_that_would_not_be_seen_is_not_asked(kept: Path) -> None:
     command = f"{sys.executable} -m mixcli sessions rm trip 2>{kept}/said; echo code $?; cat {kept}/said"
     with Terminal(kept, shell=command) as terminal:
         terminal.wait_for("code 2")

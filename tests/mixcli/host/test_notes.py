@@ -1,4 +1,4 @@
-"""Notes that were edited by hand, or are invalid: whoever looks for hosts and ports reads over them without waiting."""
+"""Notes that were edited by hand, or are invalid: a search for hosts and ports skips them without waiting."""
 
 import json
 import os

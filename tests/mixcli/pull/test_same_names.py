@@ -1,4 +1,4 @@
-"""Two models that would have one label: the one that is here is never taken for the other, and nothing is made of what another left."""
+"""Two models that would have one label: the installed one is never taken for the other, and nothing is made of what another run left."""
 
 import json
 import os

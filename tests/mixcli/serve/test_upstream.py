@@ -1,4 +1,4 @@
-"""A host that is started again for the requests of one port: once, whoever leaves meanwhile."""
+"""A host is started again for the requests of one port only once, also where a client leaves meanwhile."""
 
 import asyncio
 import threading
