@@ -12,6 +12,7 @@ from mixcli.commands.options import NAME_OR_PATH, with_options
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.offline import offline_variable
+from mixcli.system.text import first_repeated
 
 if TYPE_CHECKING:
     from mixcli.batch.batch import Backend
@@ -203,7 +204,7 @@ def variables_option(command: F) -> F:
         if bad := next((name for name, sign, _ in pairs if not sign or not name.strip()), None):
             raise UsageError(f"-v {bad!r} has no value; write -v NAME=VALUE")
         names = [name.strip() for name, _, _ in pairs]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if (twice := first_repeated(names)) is not None:
             raise UsageError(f"-v {twice} is given twice; pass it once")
         return {name.strip(): value for name, _, value in pairs}
 

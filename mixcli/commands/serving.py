@@ -16,6 +16,7 @@ from mixcli.serve.loader import Planned, RunningHost
 from mixcli.serve.model_names import ServedModel, ServedModels, aliases_by_label
 from mixcli.store.store import StoredModel
 from mixcli.system.console import console
+from mixcli.system.text import first_repeated
 from quantize.parallel import in_parallel
 
 
@@ -44,7 +45,7 @@ class Fleet:
 def fleet_of(choice: FleetChoice, load_options: LoadOptions) -> Fleet:
     """Plan all models before the port is open; raises why one of them cannot be loaded."""
     labels = [model.label for model in choice.stored]
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
+    if (twice := first_repeated(labels)) is not None:
         raise UsageError(f"{twice} is given twice; pass it once")
     named = ServedModels([ServedModel(label) for label in labels])
     kept = frozenset(_served(name, named).label for name in choice.kept)

@@ -75,7 +75,7 @@ class EngineLoop:
         if (n := len(self._asked)) >= MAX_CALLS:
             raise Busy(f"{n:,} requests are queued already; retry in a few seconds")
         self._asked[call.id] = call
-        self._lanes.put(lambda: self._prepare(call), 0, slow=self._is_slow(call.question))
+        self._lanes.put(lambda: self._prepare(call), slow=self._is_slow(call.question))
 
     def abort(self, call: Call) -> None:
         """Drop a call whose client is gone."""
@@ -104,7 +104,7 @@ class EngineLoop:
 
     def prepare(self, work: Callable[[Preparation], T], n_characters: int = 0) -> "Future[T]":
         """Do something quick with the loaded model in a lane, such as to split `n_characters` into tokens."""
-        return self._lanes.put(lambda: work(self._ready()), n_characters)
+        return self._lanes.put(lambda: work(self._ready()), slow=n_characters > QUICK)
 
     def compute_beside(self, work: Callable[[Preparation], T]) -> "Future[T]":
         """Compute something in a context beside the engine's, one at a time."""
@@ -263,7 +263,7 @@ class EngineLoop:
             finally:
                 self._inbox.put(lambda: self._add(call, prepared))
 
-        self._lanes.put(check_first, 0, slow=True)
+        self._lanes.put(check_first, slow=True)
 
     def _add(self, call: Call, prepared: Prepared) -> None:
         if call.gone:

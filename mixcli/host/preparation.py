@@ -72,9 +72,9 @@ class Lanes:
             pool.shutdown(wait=False, cancel_futures=True)
         self._loaded.set()
 
-    def put(self, work: Callable[[], T], n_characters: int, *, slow: bool = False) -> "Future[T]":
-        """Do something in the lane that it belongs to; errors that are bugs are named in the future."""
-        return self._submit(self._slow if slow or n_characters > QUICK else self._quick, work)
+    def put(self, work: Callable[[], T], *, slow: bool) -> "Future[T]":
+        """Do something in the lane of what takes milliseconds, or seconds; errors that are bugs are named in the future."""
+        return self._submit(self._slow if slow else self._quick, work)
 
     def put_beside(self, work: Callable[[], T]) -> "Future[T]":
         """Do something that computes for long, one at a time."""

@@ -13,6 +13,7 @@ from mixcli.errors import UsageError
 from mixcli.request.choice_labels import in_quotes, labels_of
 from mixcli.request.output_format import OutputFormat
 from mixcli.request.short_schema import schema_of
+from mixcli.system.text import first_repeated
 
 _NAME = re.compile(r"\w[\w-]*")
 _LABELS = re.compile(r"\(([^()]*\|[^()]*)\)\s*$")
@@ -33,7 +34,7 @@ def questions_of(said: tuple[str, ...]) -> list[AskedQuestion]:
     """Return the questions of --ask in their order. Raises UsageError for one that cannot be read, and for a name that is used twice."""
     found = [_question(text) for text in said]
     names = [one.name for one in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if (twice := first_repeated(names)) is not None:
         raise UsageError(f"--ask {twice} is given twice; each question needs a name of its own")
     return found
 

@@ -19,7 +19,7 @@ from typing import Any
 from mixcli.errors import UsageError
 from mixcli.request.choice_labels import in_quotes
 from mixcli.system import strict_json
-from mixcli.system.text import nearest
+from mixcli.system.text import first_repeated, nearest
 
 Schema = dict[str, Any]
 
@@ -278,7 +278,7 @@ def _check_labels(labels: list[str]) -> None:
         raise UsageError(
             f"the schema's ({written}) would be texts, not types; write a field that may be missing as 'name? string', or pass a JSON schema"
         )
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
+    if (twice := first_repeated(labels)) is not None:
         raise UsageError(f"the schema has the label {twice!r} twice; remove one of them")
 
 

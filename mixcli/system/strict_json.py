@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from mixcli.system.text import first_repeated
+
 MAX_DEPTH = 200  # containers in one another; Python reads about a thousand, and writes fewer where its stack is deep already
 MAX_DIGITS = 4300  # of a whole number, as Python reads them
 
@@ -47,8 +49,7 @@ def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return an object; Repeated for a name that is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise Repeated(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+        raise Repeated(f"{first_repeated(name for name, _ in pairs)!r} is given twice")
     return found
 
 

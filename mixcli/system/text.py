@@ -8,6 +8,7 @@ import codecs
 import os
 import re
 import stat
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,11 @@ def _is_wide(head: bytes, width: int, place: int) -> bool:
     written = units - head[place::width].count(0)
     beside = [head[other::width].count(0) for other in range(width) if other != place]
     return written >= 0.95 * units and all(zeros >= 0.7 * units for zeros in beside)
+
+
+def first_repeated(names: "Iterable[str]") -> str | None:
+    """Return the first of some names that is there twice; None where each is there once."""
+    return next((name for name, n in Counter(names).items() if n > 1), None)
 
 
 def nearest(typed: str, names: "Iterable[str]", cutoff: float = 0.6) -> str | None:

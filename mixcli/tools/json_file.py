@@ -9,7 +9,7 @@ from pathlib import Path
 from mixcli.errors import UsageError
 from mixcli.system import strict_json
 from mixcli.system.stdin import read_text
-from mixcli.system.text import did_you_mean, not_a_file, shown
+from mixcli.system.text import did_you_mean, first_repeated, not_a_file, shown
 from mixcli.tools.toolbox import FunctionSpec, ToolFailed
 
 _SCHEMAS = ("parameters", "input_schema", "inputSchema")  # as OpenAI, Anthropic and MCP name it
@@ -63,8 +63,7 @@ def read(path: Path) -> DefinedTools | list[ServerCommand]:
         raise UsageError(f"{shown(path)}: {fault}") from None
     if not specs:
         raise UsageError(f"{shown(path)} has no tools; write a list of definitions in OpenAI's format")
-    names = [spec.name for spec in specs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if (twice := first_repeated(spec.name for spec in specs)) is not None:
         raise UsageError(f"{shown(path)} defines the tool {twice} twice; rename one, or remove it")
     return DefinedTools(path.name, specs)
 

@@ -26,11 +26,10 @@ class HostName:
     @cached_property
     def socket(self) -> Path:
         """Return the unix socket of the host: a changed file or shard, or another question, has another."""
+        # a missing shard is named where the model is loaded
+        others = [file for file in shard_paths(self.path) if file != self.path and file.exists()]
         marks: list[int] = []
-        for file in {self.path: None, **dict.fromkeys(shard_paths(self.path))}:
-            if file != self.path and not file.exists():
-                continue  # who loads the model says that it is not whole
-            status = file.stat()
+        for status in (file.stat() for file in (self.path, *others)):
             # not the change time: a hard link or chmod changes it, and a second host of the same file would fill the memory
             marks += [status.st_ino, status.st_size, status.st_mtime_ns]
         identity = [os.fspath(self.path), *marks, self.asked]
