@@ -1,7 +1,6 @@
 """Compute the importance matrix of a model, and resume one that was interrupted."""
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
 from mixcli.system.locks import exclusive
-from quantize.bindings import VERSION
 from quantize.output_target import output_target, refuse_foreign
-from quantize.sources.input_file import fingerprint_of
 
 NO_STDOUT = "an importance matrix cannot be written to {}: it is not written in order; pass a file with -o"
 
@@ -98,17 +95,6 @@ def compute(
 
 def run_of(stored: StoredModel, request: ImatrixRequest, load_options: LoadOptions) -> str:
     """Return what identifies a run: the files of the model, the texts, how they are cut, and what computes them; smoothing comes afterwards."""
-    digest = hashlib.sha256()
-    for part in stored.parts:
-        digest.update(fingerprint_of(part))
-    how = [
-        [piece.to_data() for piece in request.pieces],
-        request.n_ctx,
-        request.n_chunks,
-        request.with_output,
-        request.with_sensitivity,
-        load_options.request.kv,
-        VERSION,
-    ]
-    digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    pieces = [piece.to_data() for piece in request.pieces]
+    parts = (request.n_ctx, request.n_chunks, request.with_output, request.with_sensitivity)
+    return job.key_of(stored, load_options, pieces, *parts)

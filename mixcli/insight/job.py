@@ -1,5 +1,7 @@
-"""Plan a model for reading texts, and run the child process that reads them."""
+"""Plan a model for reading texts, name what it computes, and run the child process that reads them."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +25,8 @@ from mixcli.system import python_child
 from mixcli.system.console import Bar, console
 from profiles.placement import Placement
 from profiles.request import PlanRequest
+from quantize.bindings import VERSION
+from quantize.sources.input_file import fingerprint_of
 
 SILENCE = (
     3600.0  # seconds in which a child must report something: some chunks, on a slow machine from a slow disk
@@ -31,6 +35,15 @@ N_UBATCH = 512  # on a CPU, as in llama.cpp's programs: sums depend on it in the
 ERRORS: dict[int, type[MixcliError]] = {
     error.exit_code: error for error in (UsageError, DoesNotFit, IntegrityError, NotReachable)
 }
+
+
+def key_of(stored: StoredModel, load_options: LoadOptions, *how: object) -> str:
+    """Name what a model computes by all that decides about it, 64 hex digits: its files, `how` they are used, the type of the KV cache, the library."""
+    digest = hashlib.sha256()
+    for part in stored.parts:
+        digest.update(fingerprint_of(part))
+    digest.update(json.dumps([VERSION, load_options.request.kv, *how]).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def plan_reading(stored: StoredModel, load_options: LoadOptions, n_ctx: int) -> LoadPlan:

@@ -1,7 +1,5 @@
 """Measure the perplexity of a model on texts, and how far it is from a baseline model."""
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,6 @@ from mixcli.system import paths
 from mixcli.system.console import Bar
 from mixcli.system.locks import exclusive
 from mixcli.system.trimming import trim
-from quantize.bindings import VERSION
-from quantize.sources.input_file import fingerprint_of
 
 KEPT = 2 << 30  # bytes of baselines in the cache; the oldest are removed
 
@@ -77,10 +73,5 @@ def _reading(stored: StoredModel, request: PerplexityRequest, load_options: Load
 
 def _key(stored: StoredModel, request: PerplexityRequest, load_options: LoadOptions) -> str:
     """Name a baseline by all that decides about it: the files, the texts, the type of the KV cache, and the library that computes."""
-    digest = hashlib.sha256()
-    for part in stored.parts:
-        digest.update(fingerprint_of(part))
-    pieces, kv = [piece.to_data() for piece in request.pieces], load_options.request.kv
-    how = [FORMAT, VERSION, kv, pieces, request.n_ctx, request.n_chunks]
-    digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:32]
+    pieces = [piece.to_data() for piece in request.pieces]
+    return job.key_of(stored, load_options, FORMAT, pieces, request.n_ctx, request.n_chunks)[:32]

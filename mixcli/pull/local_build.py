@@ -99,10 +99,7 @@ def check_same(model: store.StoredModel, folder: Path) -> None:
     about = model.manifest
     assert about is not None
     if about.origin != str(folder):
-        raise UsageError(
-            f"{model.label} is already installed, from {about.origin}, and not from {folder}; "
-            f"pass another name with --name, or remove the other: mixcli rm {model.label}"
-        )
+        raise build_folder.taken(model, str(folder))
     made = datetime.fromisoformat(about.created).timestamp()  # to the second
     if changed := next(
         (path for path in open_model(folder, Options()).files if path.stat().st_mtime > made + 1), None

@@ -195,7 +195,7 @@ def _here(reference: Reference, wanted: PullRequest) -> StoredModel | None:
         assert about is not None
         if about.name == name and kind in {None, about.type} and reference.revision in {None, about.revision}:
             if wanted.name is not None and about.origin.partition("@")[0] not in _origins(reference):
-                raise _taken(model, str(reference))
+                raise build_folder.taken(model, str(reference))
             if reference.file is None or reference.file in map(name_in_snapshot, model.parts):
                 return model
     if is_offline() and reference.revision is None:
@@ -209,15 +209,6 @@ def _origins(reference: Reference) -> set[str]:
     """Return the repositories that a reference means."""
     known = catalog().get(reference.name)
     return {known.gguf, known.safetensors} if known else {reference.name}
-
-
-def _taken(model: StoredModel, wanted: str) -> UsageError:
-    """Return the error on a model that has the label of a wanted one."""
-    about = model.manifest
-    return UsageError(
-        f"{model.label} is already installed, from {about.origin if about else model.path}, and not from {wanted}; "
-        f"pass another name with --name, or remove the other: mixcli rm {model.label}"
-    )
 
 
 def _from_hub(
@@ -265,7 +256,7 @@ def _from_hub(
     label = job.summary.label
     other = next((model for model in store.models() if model.label == label), None)
     if reference.file and other and not job.needs_repair:  # another file of the same type
-        raise _taken(other, f"{reference}/{reference.file}")
+        raise build_folder.taken(other, f"{reference}/{reference.file}")
     return job
 
 

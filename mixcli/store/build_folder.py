@@ -61,6 +61,15 @@ def building(
                 work.with_suffix(".lock").unlink()
 
 
+def taken(model: StoredModel, wanted: str) -> UsageError:
+    """Return the error on an installed model that has the label of another one, which comes from `wanted`."""
+    about = model.manifest
+    return UsageError(
+        f"{model.label} is already installed, from {about.origin if about else model.path}, and not from {wanted}; "
+        f"pass another name with --name, or remove the other: mixcli rm {model.label}"
+    )
+
+
 def is_finished(target: Path, identity: str) -> bool:
     """Return whether a killed run left the whole file in its work folder, made of just what `identity` stands for."""
     try:
