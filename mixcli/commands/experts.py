@@ -107,13 +107,10 @@ def _named(path: Path) -> str:
 
 
 def _target(path: Path) -> Path:
-    """Return the file of a picture, checked before any work."""
     from mixcli.insight.heat_map import is_picture
-    from quantize.output_target import output_target, refuse_foreign
+    from mixcli.insight.svg import svg_target
 
-    target = output_target(path, stdout="a picture cannot be written to {}; pass a file")
-    refuse_foreign(target, is_picture, "is not a picture of mixcli experts")
-    return target
+    return svg_target(path, is_picture, "is not a picture of mixcli experts")
 
 
 def _check_layer(found: "Sequence[int]", layer: int | None) -> None:

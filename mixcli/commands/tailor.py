@@ -137,12 +137,9 @@ def _target(path: Path, subject: "TailorSubject", given: Sequence[str | Path | N
 
 
 def _svg_target(path: Path) -> Path:
-    """Return the file of the picture, checked before any work."""
-    from quantize.output_target import output_target, refuse_foreign
+    from mixcli.insight.svg import svg_target
 
-    target = output_target(path, stdout="a picture cannot be written to {}; pass a file")
-    refuse_foreign(target, lambda beginning: beginning.startswith(b"<svg"), "is not an SVG file")
-    return target
+    return svg_target(path, lambda beginning: beginning.startswith(b"<svg"))
 
 
 class TailorRun:

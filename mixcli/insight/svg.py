@@ -1,6 +1,6 @@
-"""Draw size against quality into an SVG file by matplotlib, which the extra `plots` installs."""
+"""SVG files: where one may be written, and size against quality drawn by matplotlib, which the extra `plots` installs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -13,13 +13,26 @@ GB = 10**9
 INK, BLUE, GRID = "#1f2933", "#1f5fa8", "#d5dae0"
 
 
+def _has_svg(beginning: bytes) -> bool:
+    return b"<svg" in beginning
+
+
+def svg_target(
+    path: Path, is_own: Callable[[bytes], bool] = _has_svg, what: str = "is not an SVG file"
+) -> Path:
+    """Return the file of a picture, checked before any work; BadTarget where a picture cannot be written, or would replace something else."""
+    target = output_target(path, stdout="a picture cannot be written to {}; pass a file")
+    refuse_foreign(target, is_own, what)
+    return target
+
+
 def check_svg(path: Path) -> None:
     """Raise MixcliError where matplotlib is missing, BadTarget where the path is something else than an SVG file."""
     if find_spec("matplotlib") is None:
         raise MixcliError(
             "--svg needs matplotlib, which is not installed; run pip install '.[plots]' in mixcli's repository"
         )
-    refuse_foreign(output_target(path), lambda beginning: b"<svg" in beginning, "is not an SVG file")
+    svg_target(path)
 
 
 def write_svg(path: Path, models: Sequence[PlottedModel]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.insight.picture import PlottedModel
-from mixcli.insight.svg import check_svg, write_svg
+from mixcli.insight.svg import check_svg, svg_target, write_svg
 from quantize.errors import QuantizeError
 
 MODELS = [
@@ -51,3 +51,8 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         MixcliError, match=r"needs matplotlib, which is not installed; run pip install '\.\[plots\]'"
     ):
         check_svg(tmp_path / "picture.svg")
+
+
+def test_stdout_is_no_place_for_a_picture() -> None:
+    with pytest.raises(QuantizeError, match="a picture cannot be written to stdout"):
+        svg_target(Path("-"))
